@@ -1,0 +1,228 @@
+"""The words of this project as values. Enum values are the words in the database."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
+
+TOPIC_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+FAMILY_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,62}-\*")
+
+
+class TokenState(str, Enum):
+    """Where an OTN token stands. *Expired* is computed from `expires_at`, never stored."""
+
+    AVAILABLE = "available"
+    RESERVED = "reserved"
+    USED = "used"
+    SUSPECT = "suspect"
+    INVALID = "invalid"
+
+
+class DeliveryState(str, Enum):
+    """`skipped`: our law said no, nothing left us. `refused`: Meta said no."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    REFUSED = "refused"
+    SKIPPED = "skipped"
+    UNKNOWN = "unknown"
+    UNCONFIRMED = "unconfirmed"
+
+
+class RequestState(str, Enum):
+    """What became of a permission request (the asking, not the answer)."""
+
+    SENDING = "sending"
+    SENT = "sent"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+class InboxState(str, Enum):
+    """What became of an inbound event."""
+
+    NEW = "new"
+    DONE = "done"
+    FAILED = "failed"
+    BROKEN = "broken"
+    FOREIGN = "foreign"
+    IGNORED = "ignored"
+
+
+class Route(str, Enum):
+    """How a message may leave us: as a standard message, paid by a token, or written by a person."""
+
+    WINDOW = "window"
+    TOKEN = "token"  # noqa: S105 - a word, not a password
+    HUMAN_AGENT = "human_agent"
+
+
+class Origin(str, Enum):
+    """Who caused a delivery."""
+
+    CLI = "cli"
+    CONSOLE = "console"
+    STORY = "story"
+    REPLY = "reply"
+    BROADCAST = "broadcast"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A Facebook Page. A reason means paused; without `paused_until`, until somebody resumes it."""
+
+    page_id: str
+    name: str | None = None
+    paused_reason: str | None = None
+    paused_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contact:
+    """A person on one Page; psid is Rasa's `sender_id`."""
+
+    id: int
+    page_id: str
+    psid: str
+    window_opened_at: datetime | None = None
+    window_opened_by: str | None = None
+    window_until: datetime | None = None
+    last_message_at: datetime | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+    locale: str | None = None
+    timezone: str | None = None
+    undeliverable_reason: str | None = None
+    do_not_ask_until: datetime | None = None
+    erase_requested_at: datetime | None = None
+    erased_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """What a person can agree to hear about, once per token.
+
+    `min_interval` is the least time between two requests to one person for this topic;
+    `weekly_cap` the most requests, for any topic, that one person may have had within seven days
+    when this topic is asked for.
+    """
+
+    id: int
+    name: str
+    title: str
+    kind: str
+    is_family: bool = False
+    ask_while_available: bool = False
+    min_interval: timedelta = timedelta(hours=24)
+    weekly_cap: int = 5
+    note: str | None = None
+    archived_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCount:
+    """The tokens of one person for one topic, by state, at one moment."""
+
+    available: int = 0
+    reserved: int = 0
+    used: int = 0
+    suspect: int = 0
+    invalid: int = 0
+    expired: int = 0
+    soonest_expiry: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskingHistory:
+    """What this person was asked so far: this topic's last request, and any topic's in seven days."""
+
+    last_asked_at: datetime | None = None
+    asked_this_week: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtnToken:
+    """A kept permission. The secret itself is not here: only `otn.delivery` takes it out of the vault."""
+
+    id: int
+    contact_id: int
+    page_id: str
+    psid: str
+    topic: str | None
+    state: TokenState
+    opted_in_at: datetime
+    expires_at: datetime
+    permission_request_id: int | None = None
+    payload: str | None = None
+    used_at: datetime | None = None
+    state_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One message to one contact: what was decided, and what became of it."""
+
+    id: int
+    dedupe_key: str
+    contact_id: int
+    page_id: str
+    psid: str
+    topic: str | None
+    origin: Origin
+    state: DeliveryState
+    route: Route | None
+    rule: str | None
+    reason: str | None
+    message: dict[str, Any] | None = field(repr=False)
+    message_hash: str
+    wire_id: str
+    token_id: int | None
+    fence: int
+    attempts: int
+    doubtful: bool
+    window_refused: bool
+    human_agent: bool
+    notification_type: str | None
+    created_at: datetime
+    next_attempt_at: datetime | None
+    sending_at: datetime | None
+    settled_at: datetime | None
+    message_id: str | None
+    error_code: int | None
+    error_subcode: int | None
+    noted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """The right to make one POST now, already recorded as `sending`. The recipient may hold a token."""
+
+    delivery_id: int
+    fence: int
+    page_id: str
+    route: Route
+    wire_id: str
+    recipient: dict[str, str] = field(repr=False)
+    message: dict[str, Any] = field(repr=False)
+    messaging_type: str | None
+    tag: str | None = None
+    notification_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskAttempt:
+    """The right to send one permission request now, already recorded as `sending`."""
+
+    request_id: int
+    page_id: str
+    psid: str
+    wire_id: str
+    topic: str
+    title: str
+    payload: str
