@@ -1,0 +1,1 @@
+"""One-Time Notifications for Messenger bots: the engine."""

@@ -1,0 +1,579 @@
+"""Environment, `.env`, credentials.yml and endpoints.yml become one `Settings`.
+
+A value that credentials.yml or endpoints.yml spells out wins over the environment, and the environment over
+`.env`: what stands in a YAML file of this project was written for this project on purpose. The shipped YAML
+files spell out nothing. Every problem is listed at once in one `ConfigError`, with the key's name and what to
+do, and never with a secret in it.
+
+Imports nothing heavy: the parsers of YAML and `.env` are loaded only when there is a file to read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from otn.errors import ConfigError
+
+CHANNEL: Final = "channels.messenger.MessengerInput"
+DEFAULT_GRAPH_URL: Final = "https://graph.facebook.com"
+DEFAULT_API_VERSION: Final = "v26.0"
+SIMULATOR_URL: Final = "http://127.0.0.1:5060"
+# The digest of HMAC-SHA256 has 32 bytes; a key with fewer characters than that was not made by a machine.
+SHORTEST_HASH_KEY: Final = 32
+
+
+class Secret:
+    """A text that no log, traceback or repr shows; only `reveal()` gives it. Falsy when not loaded."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the value; an empty secret raises, so that nothing is ever signed with an empty key."""
+        if not self._value:
+            raise RuntimeError("this secret was not loaded: name its Need when loading the settings")
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and secrets.compare_digest(
+            self._value.encode(), other._value.encode()
+        )
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __repr__(self) -> str:
+        return "Secret(…)" if self._value else "Secret()"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a secret is not written anywhere")
+
+
+class Need(Enum):
+    """What a process must know. It is given nothing else, and nothing else can be missing."""
+
+    DATABASE = "database"
+    VERIFY_TOKEN = "verify_token"  # noqa: S105 - a word, not a password
+    APP_SECRETS = "app_secrets"
+    PAGE_TOKENS = "page_tokens"
+    ENCRYPTION_KEYS = "encryption_keys"
+    HASH_KEY = "hash_key"
+    NOTIFY_KEY = "notify_key"
+
+
+ACTION_SERVER: Final = frozenset({Need.DATABASE})
+READING: Final = frozenset({Need.DATABASE, Need.HASH_KEY})
+SENDING: Final = READING | {Need.ENCRYPTION_KEYS, Need.PAGE_TOKENS, Need.APP_SECRETS}
+EVERYTHING: Final = frozenset(Need)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageCredentials:
+    """One Page's access token; `page_id` is None where only a token was given (ask `GET /me`)."""
+
+    page_id: str | None
+    access_token: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything configured, checked. What was not in `need` is empty."""
+
+    root: Path
+    # A database's address may carry a password.
+    database_url: str = field(repr=False)
+    queue_url: str = field(repr=False)
+    graph_url: str
+    api_version: str
+    clock_file: Path | None
+    pages: tuple[PageCredentials, ...]
+    app_secrets: tuple[Secret, ...]
+    verify_token: Secret
+    encryption_keys: tuple[Secret, ...]
+    hash_key: Secret
+    # Optional: without it there is no notify endpoint.
+    notify_key: Secret
+
+
+def load_settings(root: Path, environ: Mapping[str, str] = os.environ, *, need: frozenset[Need]) -> Settings:
+    """Read the configuration of the project in `root`; `ConfigError` lists all problems of what is in `need`.
+
+    credentials.yml and endpoints.yml win over `environ`, and that over `.env` (see the module's docstring).
+    """
+    problems: list[str] = []
+    document = _read_yaml(root / "credentials.yml", environ, problems)
+    block = _mapping(document.get(CHANNEL), f"credentials.yml: {CHANNEL}", problems)
+    return _Reader(root, environ, block, problems).settings(need)
+
+
+def settings_from_channel(
+    credentials: Mapping[str, object] | None,
+    environ: Mapping[str, str] = os.environ,
+    root: Path | None = None,
+) -> Settings:
+    """Read the configuration for the channel; `credentials` is its block of credentials.yml, read by Rasa."""
+    block = {str(key): value for key, value in (credentials or {}).items()}
+    return _Reader(root or Path.cwd(), environ, block, []).settings(EVERYTHING)
+
+
+def is_loopback(url: str) -> bool:
+    """Say whether a URL's host is this machine."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # neither an address nor, perhaps, a URL
+        return False
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file of an SQLite address, None for any other database."""
+    if not url.startswith("sqlite"):
+        return None
+    return Path(url.partition(":///")[2].partition("?")[0])
+
+
+def write_env(root: Path, environ: Mapping[str, str] = os.environ, *, database_exists: bool) -> list[str]:
+    """Add what is missing to `.env` (mode 0600) and return the names of the keys that were made.
+
+    Lines that are there stay as they are, and a key that the environment or a YAML file gives is not made. A
+    project that says nothing of a Page yet is pointed at the simulator, with invented credentials; one that
+    does gets only what need not come from Meta. Where a database exists, the keys it was written with are
+    never made anew, since new ones could not read it: `ConfigError`.
+    """
+    problems: list[str] = []
+    document = _read_yaml(root / "credentials.yml", environ, problems)
+    block = _mapping(document.get(CHANNEL), f"credentials.yml: {CHANNEL}", problems)
+    reader = _Reader(root, environ, block, problems)
+    if problems:
+        raise ConfigError(problems)
+    missing = _to_make(reader)
+    lost = [key for key in ("OTN_ENCRYPTION_KEYS", "OTN_HASH_KEY") if key in missing]
+    if database_exists and lost:
+        raise ConfigError(
+            [
+                f"{key} is missing, but a database exists that was written with it: "
+                "put the key from your backup into .env (a new one could not read it)"
+                for key in lost
+            ]
+        )
+    made = {key: make() for key, make in missing.items()}
+    _append_env(root / ".env", made)
+    return list(made)
+
+
+_MADE_UP: Final[Mapping[str, Callable[[], str]]] = {
+    "MESSENGER_VERIFY_TOKEN": lambda: secrets.token_urlsafe(24),
+    "MESSENGER_APP_SECRET": lambda: secrets.token_hex(16),
+    "MESSENGER_PAGE_ACCESS_TOKEN": lambda: "SIMULATED" + secrets.token_hex(32),
+    "MESSENGER_GRAPH_URL": lambda: SIMULATOR_URL,
+    "OTN_CLOCK_FILE": lambda: ".otn/clock",
+    "OTN_ENCRYPTION_KEYS": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    "OTN_HASH_KEY": lambda: secrets.token_urlsafe(32),
+    "OTN_NOTIFY_KEY": lambda: secrets.token_urlsafe(32),
+}
+# Meta gives these (or they say that there is no Meta): invented only for the simulator.
+_NOT_OURS_TO_MAKE: Final = frozenset(
+    {"MESSENGER_APP_SECRET", "MESSENGER_PAGE_ACCESS_TOKEN", "MESSENGER_GRAPH_URL", "OTN_CLOCK_FILE"}
+)
+
+_HINTS: Final[Mapping[str, str]] = {
+    "MESSENGER_VERIFY_TOKEN": "any text that you also enter as Verify Token in the Meta app",
+    "MESSENGER_APP_SECRET": "the Meta app's page Settings > Basic shows it",
+    "MESSENGER_PAGE_ACCESS_TOKEN": "the Meta app's page Messenger > API Settings generates it",
+    "OTN_ENCRYPTION_KEYS": "`make setup` makes one in a new project; with an old database, restore it",
+    "OTN_HASH_KEY": "`make setup` makes one in a new project; with an old database, restore it",
+}
+
+_IN_CREDENTIALS: Final[Mapping[str, str]] = {
+    "MESSENGER_VERIFY_TOKEN": "verify",
+    "MESSENGER_APP_SECRET": "secret",
+    "MESSENGER_PAGE_ACCESS_TOKEN": "page-access-token",
+    "MESSENGER_GRAPH_URL": "graph-url",
+    "MESSENGER_API_VERSION": "api-version",
+}
+_CREDENTIALS_KEYS: Final = (*_IN_CREDENTIALS.values(), "pages")
+_IN_ENDPOINTS: Final[Mapping[str, str]] = {"OTN_DATABASE_URL": "otn_store", "OTN_QUEUE_URL": "otn_queue"}
+
+
+class _NotText:
+    """Stands for a YAML scalar that YAML reads as a number, a date or a truth value."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A configured text and where it stands, for error messages."""
+
+    text: str
+    where: str
+
+
+class _Reader:
+    """Looks every key up in its places, collecting problems instead of raising the first."""
+
+    def __init__(
+        self, root: Path, environ: Mapping[str, str], block: Mapping[str, object], problems: list[str]
+    ) -> None:
+        self.root = root.resolve()
+        self.problems = problems
+        self._environ = environ
+        self._dotenv = _read_dotenv(root / ".env", problems)
+        self._block = block
+        self._endpoints = _read_yaml(root / "endpoints.yml", environ, problems)
+        self._known_keys()
+
+    def settings(self, need: frozenset[Need]) -> Settings:
+        """Check everything and build the settings, or raise `ConfigError`."""
+        graph_url = self._graph_url()
+        settings = Settings(
+            root=self.root,
+            database_url=self._database_url() if Need.DATABASE in need else "",
+            queue_url=self._queue_url() if Need.DATABASE in need else "",
+            graph_url=graph_url,
+            api_version=self._api_version(),
+            clock_file=self._clock_file(graph_url),
+            pages=self._pages() if Need.PAGE_TOKENS in need else (),
+            app_secrets=self._many("MESSENGER_APP_SECRET") if Need.APP_SECRETS in need else (),
+            verify_token=self._secret("MESSENGER_VERIFY_TOKEN") if Need.VERIFY_TOKEN in need else Secret(),
+            encryption_keys=self._encryption_keys() if Need.ENCRYPTION_KEYS in need else (),
+            hash_key=self._hash_key() if Need.HASH_KEY in need else Secret(),
+            notify_key=self._optional_secret("OTN_NOTIFY_KEY") if Need.NOTIFY_KEY in need else Secret(),
+        )
+        if self.problems:
+            raise ConfigError(self.problems)
+        return settings
+
+    def is_given(self, name: str) -> bool:
+        """Say whether a key has a value anywhere, right or wrong."""
+        if name == "MESSENGER_PAGE_ACCESS_TOKEN" and self._block.get("pages") is not None:
+            return True
+        in_block = self._block.get(_IN_CREDENTIALS.get(name, ""))
+        return in_block is not None or bool(self._from_environment(name))
+
+    def graph_url_or_none(self) -> str | None:
+        """Return the configured Graph address as it stands, None where there is none."""
+        found = self._find("MESSENGER_GRAPH_URL")
+        return found.text if found else None
+
+    # -- where a key stands
+
+    def _find(self, name: str) -> _Found | None:
+        found = self._in_credentials(name) or self._in_endpoints(name) or self._from_environment(name)
+        if found is None or not found.text:
+            return None
+        if "${" in found.text:
+            self.problems.append(
+                f"{found.where} still holds ${{…}}: only an unquoted value in a YAML file is expanded, and "
+                f"only from the environment; leave it out there and set {name} in the environment or .env"
+            )
+            return None
+        return found
+
+    def _in_credentials(self, name: str) -> _Found | None:
+        key = _IN_CREDENTIALS.get(name)
+        if key is None or (value := self._block.get(key)) is None:
+            return None
+        where = f"credentials.yml: {key}"
+        if isinstance(value, list):
+            texts = [self._text(item, where) for item in value]
+            return _Found(",".join(texts) if all(texts) else "", where)
+        return _Found(self._text(value, where), where)
+
+    def _in_endpoints(self, name: str) -> _Found | None:
+        key = _IN_ENDPOINTS.get(name)
+        if key is None or self._endpoints.get(key) is None:
+            return None
+        where = f"endpoints.yml: {key}"
+        block = _mapping(self._endpoints[key], where, self.problems)
+        return _Found(self._text(block.get("url"), f"{where}.url"), f"{where}.url")
+
+    def _from_environment(self, name: str) -> _Found | None:
+        if text := self._environ.get(name, "").strip():
+            return _Found(text, f"{name} in the environment")
+        if text := self._dotenv.get(name, "").strip():
+            return _Found(text, f"{name} in .env")
+        return None
+
+    def _text(self, value: object, where: str) -> str:
+        """Return the text, or note the problem and return an empty one."""
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+        self.problems.append(f"{where} must be a text: put the value in quotes, or leave the key out")
+        return ""
+
+    def _known_keys(self) -> None:
+        for key in self._block:
+            if key not in _CREDENTIALS_KEYS:
+                known = ", ".join(_CREDENTIALS_KEYS)
+                self.problems.append(f"credentials.yml: {key} is not a key of {CHANNEL}: use one of {known}")
+
+    # -- what a key must look like
+
+    def _required(self, name: str) -> _Found | None:
+        before = len(self.problems)
+        found = self._find(name)
+        if found is None and len(self.problems) == before:
+            in_yaml = f", or `{_IN_CREDENTIALS[name]}` in credentials.yml" if name in _IN_CREDENTIALS else ""
+            self.problems.append(
+                f"{name} is missing: set it in the environment or .env{in_yaml} ({_HINTS[name]})"
+            )
+        return found
+
+    def _secret(self, name: str) -> Secret:
+        found = self._required(name)
+        return Secret(found.text if found else "")
+
+    def _optional_secret(self, name: str) -> Secret:
+        found = self._find(name)
+        return Secret(found.text if found else "")
+
+    def _many(self, name: str) -> tuple[Secret, ...]:
+        found = self._required(name)
+        parts = [part.strip() for part in found.text.split(",")] if found else []
+        if found and not all(parts):
+            self.problems.append(f"{found.where} has an empty part: separate several values by single commas")
+        return tuple(Secret(part) for part in parts if part)
+
+    def _encryption_keys(self) -> tuple[Secret, ...]:
+        keys = self._many("OTN_ENCRYPTION_KEYS")
+        for number, key in enumerate(keys, start=1):
+            if not _is_fernet_key(key.reveal()):
+                self.problems.append(
+                    f"OTN_ENCRYPTION_KEYS: key {number} of {len(keys)} is not a Fernet key (44 characters of "
+                    "URL-safe base64): restore it from your backup as it was"
+                )
+        return keys
+
+    def _hash_key(self) -> Secret:
+        key = self._secret("OTN_HASH_KEY")
+        if key and len(key.reveal()) < SHORTEST_HASH_KEY:
+            self.problems.append(
+                f"OTN_HASH_KEY is shorter than {SHORTEST_HASH_KEY} characters: let `make setup` make one"
+            )
+        return key
+
+    def _pages(self) -> tuple[PageCredentials, ...]:
+        if (pages := self._block.get("pages")) is None:
+            token = self._secret("MESSENGER_PAGE_ACCESS_TOKEN")
+            return (PageCredentials(page_id=None, access_token=token),)
+        if self._block.get("page-access-token") is not None:
+            self.problems.append(
+                "credentials.yml: page-access-token and pages contradict each other: keep one of the two"
+            )
+        where = "credentials.yml: pages"
+        tokens = _mapping(pages, where, self.problems)
+        if not tokens:
+            self.problems.append(f"{where} names no Page: write `PAGE_ID: access token` under it")
+        return tuple(self._page(page_id, token, f"{where}.{page_id}") for page_id, token in tokens.items())
+
+    def _page(self, page_id: str, token: object, where: str) -> PageCredentials:
+        if not page_id.isascii() or not page_id.isdecimal():
+            self.problems.append(f"{where}: a Page's id has only digits (the Page's About section shows it)")
+        text = self._text(token, where)
+        if "${" in text:
+            self.problems.append(
+                f"{where} still holds ${{…}}: only an unquoted value is expanded, from the environment"
+            )
+        return PageCredentials(page_id=page_id, access_token=Secret(text))
+
+    def _graph_url(self) -> str:
+        found = self._find("MESSENGER_GRAPH_URL")
+        if found is None:
+            return DEFAULT_GRAPH_URL
+        url = found.text.rstrip("/")
+        parts = _split(url)
+        if parts is None or parts[0] not in ("http", "https"):
+            self.problems.append(
+                f"{found.where} is not an http(s) address: leave it out for {DEFAULT_GRAPH_URL}"
+            )
+        elif re.search(r"/v\d", parts[1]):
+            self.problems.append(f"{found.where} contains a version: put that into MESSENGER_API_VERSION")
+        elif parts[0] == "http" and not is_loopback(url):
+            self.problems.append(
+                f"{found.where} would send access tokens in the clear: use https (http only for this machine)"
+            )
+        return url
+
+    def _api_version(self) -> str:
+        found = self._find("MESSENGER_API_VERSION")
+        if found and not re.fullmatch(r"v\d+\.\d+", found.text):
+            self.problems.append(
+                f"{found.where} does not look like {DEFAULT_API_VERSION}: write a version of the Graph API"
+            )
+        return found.text if found else DEFAULT_API_VERSION
+
+    def _clock_file(self, graph_url: str) -> Path | None:
+        found = self._find("OTN_CLOCK_FILE")
+        if found is None:
+            return None
+        if not is_loopback(graph_url):
+            self.problems.append(
+                f"{found.where} simulates time, which the Graph API at {graph_url} would not share: take it "
+                "out, or point MESSENGER_GRAPH_URL at the simulator"
+            )
+        return self.root / found.text
+
+    def _database_url(self) -> str:
+        found = self._find("OTN_DATABASE_URL")
+        if found is None:
+            return f"sqlite:///{self.root / '.otn' / 'otn.db'}"
+        return self._sql_url(found, ("sqlite", "postgresql"))
+
+    def _queue_url(self) -> str:
+        found = self._find("OTN_QUEUE_URL")
+        if found is None:
+            return f"sqlite:///{self.root / '.otn' / 'queue.db'}"
+        return self._sql_url(found, ("sqlite", "redis", "rediss"))
+
+    def _sql_url(self, found: _Found, kinds: Sequence[str]) -> str:
+        kind = found.text.partition(":")[0].partition("+")[0]
+        if kind not in kinds or "://" not in found.text:
+            self.problems.append(
+                f"{found.where} must begin with one of {', '.join(f'{kind}://' for kind in kinds)}"
+            )
+        elif kind == "sqlite":
+            return self._sqlite_url(found)
+        return found.text
+
+    def _sqlite_url(self, found: _Found) -> str:
+        """Make the path absolute: a relative one is meant from the project, wherever a command is typed."""
+        scheme, _, path = found.text.partition(":///")
+        if not path or path.startswith(":memory:"):
+            self.problems.append(
+                f"{found.where} names no file: write sqlite:///path/to/file.db (all processes share it)"
+            )
+            return found.text
+        return f"{scheme}:///{self.root / path}"
+
+
+def _to_make(reader: _Reader) -> dict[str, Callable[[], str]]:
+    """Choose what may be invented for this project."""
+    connection = (
+        "MESSENGER_VERIFY_TOKEN",
+        "MESSENGER_APP_SECRET",
+        "MESSENGER_PAGE_ACCESS_TOKEN",
+        "MESSENGER_GRAPH_URL",
+    )
+    graph_url = reader.graph_url_or_none()
+    simulated = is_loopback(graph_url) if graph_url else not any(map(reader.is_given, connection))
+    return {
+        key: make
+        for key, make in _MADE_UP.items()
+        if not reader.is_given(key) and (simulated or key not in _NOT_OURS_TO_MAKE)
+    }
+
+
+def _append_env(path: Path, made: Mapping[str, str]) -> None:
+    """Write the old lines and the new ones in one move, for the owner's eyes; a crash loses no key."""
+    target = path.resolve()
+    if not made:
+        if target.exists():
+            target.chmod(0o600)
+        return
+    before = (
+        target.read_text(encoding="utf-8")
+        if target.exists()
+        else "# Read by `otn` and Rasa. Keep a backup: see the keys below.\n"
+    )
+    if before and not before.endswith("\n"):
+        before += "\n"
+    descriptor, temporary = tempfile.mkstemp(prefix=".env.", dir=target.parent)  # mkstemp's mode is 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(before + "".join(f"{key}={value}\n" for key, value in made.items()))
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _is_fernet_key(text: str) -> bool:
+    try:
+        return len(base64.urlsafe_b64decode(text)) == 32
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _split(url: str) -> tuple[str, str] | None:
+    """Return scheme and path of an address that has a host, else None."""
+    try:
+        parts = urlsplit(url)
+        return (parts.scheme, parts.path) if parts.hostname else None
+    except ValueError:
+        return None
+
+
+def _mapping(value: object, where: str, problems: list[str]) -> dict[str, object]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        problems.append(f"{where} must hold `key: value` lines, indented under it")
+        return {}
+    return {str(key): item for key, item in value.items()}
+
+
+def _read_dotenv(path: Path, problems: list[str]) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    from dotenv import dotenv_values
+
+    try:
+        values = dotenv_values(path, interpolate=False)
+    except (OSError, UnicodeDecodeError) as exc:
+        problems.append(
+            f".env cannot be read ({type(exc).__name__}): make it a UTF-8 text file that you may read"
+        )
+        return {}
+    return {key: value for key, value in values.items() if value}
+
+
+def _read_yaml(path: Path, environ: Mapping[str, str], problems: list[str]) -> dict[str, object]:
+    """Read a YAML file as Rasa does: `${NAME}` in an unquoted value is expanded from the environment."""
+    if not path.exists():
+        return {}
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        node = YAML(typ="safe", pure=True).compose(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as exc:
+        # The parser's own message quotes the line, and the line may hold a secret.
+        mark = exc.problem_mark if isinstance(exc, MarkedYAMLError) else None
+        where = f"line {mark.line + 1}" if mark else type(exc).__name__
+        problems.append(f"{path.name} cannot be read ({where}): correct it")
+        return {}
+    return _mapping(_plain(node, environ), path.name, problems)
+
+
+def _plain(node: object, environ: Mapping[str, str]) -> object:
+    """Turn a composed YAML node into dicts, lists, texts and None; any other scalar becomes `_NotText`."""
+    from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
+    if isinstance(node, MappingNode):
+        return {str(key.value): _plain(value, environ) for key, value in node.value}
+    if isinstance(node, SequenceNode):
+        return [_plain(item, environ) for item in node.value]
+    if not isinstance(node, ScalarNode) or node.tag == "tag:yaml.org,2002:null":
+        return None
+    text = str(node.value)
+    if node.style is None and "${" in text:
+        return re.sub(r"\$\{(\w+)\}", lambda match: environ.get(match[1], match[0]), text)
+    return text if node.tag == "tag:yaml.org,2002:str" else _NotText()
