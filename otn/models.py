@@ -74,12 +74,16 @@ class Origin(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A Facebook Page. A reason means paused; without `paused_until`, until somebody resumes it."""
+    """A Facebook Page. A reason means paused; without `paused_until`, until somebody resumes it.
+
+    `otn_denied_reason`: Meta refused a permission request for want of the OTN permission (per Page, OTN).
+    """
 
     page_id: str
     name: str | None = None
     paused_reason: str | None = None
     paused_until: datetime | None = None
+    otn_denied_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,6 +70,11 @@ class Deny:
 
 Decision = Allow | Deny
 
+UNKNOWN_CONTACT = Deny(
+    reason=Reason.UNKNOWN_CONTACT,
+    sentence="This person has never written to the page, so nothing may be sent.",
+)
+
 
 def window_until(opening: WindowOpening, at: datetime) -> datetime:
     """When the messaging window that this action opened at `at` closes (exclusive)."""
@@ -115,6 +120,11 @@ def may_ask(
             reason=Reason.ALREADY_PERMITTED,
             sentence=f"The person already agreed to '{topic.title}'; that permission is still unused.",
         )
+    if page.otn_denied_reason is not None:
+        return Deny(
+            reason=Reason.PAGE_PAUSED,
+            sentence=f"The page may not use One-Time Notifications: {page.otn_denied_reason}.",
+        )
     assert contact is not None  # noqa: S101 - may_reply refuses a missing contact
     return _asked_too_often(contact, topic, history, now) or reply
 
@@ -147,10 +157,7 @@ def _blocked(contact: Contact | None, page: Page, now: datetime) -> Deny | None:
         until = f" until {_when(page.paused_until)}" if page.paused_until else " until it is resumed"
         return Deny(reason=Reason.PAGE_PAUSED, sentence=f"The page is paused{until}: {page.paused_reason}.")
     if contact is None:
-        return Deny(
-            reason=Reason.UNKNOWN_CONTACT,
-            sentence="This person has never written to the page, so nothing may be sent.",
-        )
+        return UNKNOWN_CONTACT
     if contact.erase_requested_at is not None:
         return Deny(reason=Reason.ERASED, sentence="The person asked to be forgotten; nothing more is sent.")
     if contact.undeliverable_reason is not None:
@@ -200,7 +207,8 @@ def _no_token(tokens: TokenCount) -> Deny:
     closed = "The messaging window is closed and "
     if tokens.reserved:
         return Deny(
-            reason=Reason.TOKEN_RESERVED, sentence=closed + "the permission is held by another message on its way."
+            reason=Reason.TOKEN_RESERVED,
+            sentence=closed + "the permission is held by another message on its way.",
         )
     if tokens.suspect:
         return Deny(
@@ -211,11 +219,13 @@ def _no_token(tokens: TokenCount) -> Deny:
         used = f" (used at {_when(tokens.last_used_at)})" if tokens.last_used_at else ""
         return Deny(
             reason=Reason.TOKEN_USED,
-            sentence=closed + f"the permission for this topic is already used{used}: one permission, one message.",
+            sentence=closed
+            + f"the permission for this topic is already used{used}: one permission, one message.",
         )
     if tokens.expired:
         return Deny(
-            reason=Reason.TOKEN_EXPIRED, sentence=closed + "the permission is older than a year and has lapsed."
+            reason=Reason.TOKEN_EXPIRED,
+            sentence=closed + "the permission is older than a year and has lapsed.",
         )
     return Deny(reason=Reason.NO_TOKEN, sentence=closed + "the person gave no permission for this topic.")
 
@@ -225,7 +235,9 @@ def _asked_too_often(contact: Contact, topic: Topic, history: AskingHistory, now
         return _too_soon(f"Meta asked us not to ask this person before {_when(contact.do_not_ask_until)}")
     last = history.last_asked_at
     if last is not None and now < last + topic.min_interval:
-        return _too_soon(f"This topic was asked for at {_when(last)}; again from {_when(last + topic.min_interval)}")
+        return _too_soon(
+            f"This topic was asked for at {_when(last)}; again from {_when(last + topic.min_interval)}"
+        )
     if history.asked_this_week >= topic.weekly_cap:
         return _too_soon(f"The person was asked {history.asked_this_week} times within seven days")
     return None
@@ -314,7 +326,9 @@ def _react_doubtful(error: SendError, attempts: int) -> Reaction:
         wait = max(CANNOT_RECEIVE_PAUSE, backoff(attempts))
         return Reaction(fate=Fate.UNKNOWN, token=TokenState.RESERVED, wait=wait)
     if isinstance(error, Throttled):
-        return Reaction(fate=Fate.UNKNOWN, token=TokenState.RESERVED, wait=timedelta(seconds=error.retry_after))
+        return Reaction(
+            fate=Fate.UNKNOWN, token=TokenState.RESERVED, wait=timedelta(seconds=error.retry_after)
+        )
     if isinstance(error, Unreachable):
         return Reaction(fate=Fate.UNKNOWN, token=TokenState.RESERVED, wait=backoff(attempts))
     return Reaction(fate=Fate.UNCONFIRMED, token=TokenState.SUSPECT)
@@ -347,7 +361,9 @@ RESTRICTED_PROBE = timedelta(hours=6)  # probe slowly while Meta restricts the p
 def pause_for(error: SendError) -> PagePause | None:
     """What an error says about the whole page (ERR: rate limits, 190, 10, 200, 368)."""
     if isinstance(error, Throttled):
-        return PagePause(reason=f"Meta limits our calls ({error.code})", wait=timedelta(seconds=error.retry_after))
+        return PagePause(
+            reason=f"Meta limits our calls ({error.code})", wait=timedelta(seconds=error.retry_after)
+        )
     if not isinstance(error, Refused):
         return None
     if error.refusal is Refusal.PAGE_RESTRICTED:

@@ -1,0 +1,34 @@
+"""Forgetting one person."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from otn.models import Contact
+from otn.store import Tx, audit, contacts, deliveries, inbox, requests, tokens
+
+
+def request_erasure(tx: Tx, contact: Contact, *, who: str, now: datetime) -> None:
+    """Mark a person as one to forget. Nothing new is sent from this commit on; `rasa run` does the rest,
+    because the conversation is Rasa's to delete, under the conversation's lock."""
+    contacts.request_erasure(tx, contact.id, now)
+    audit.record(tx, who=who, action="contact.erase", subject=f"contact {contact.id}", now=now)
+
+
+def erase(tx: Tx, contact_id: int, now: datetime) -> bool:
+    """Destroy tokens, profile, inbox and words; False if a message to them is on its way: try again later.
+
+    Delivery rows stay without what was said, so that sums and uniqueness hold. Events older than the
+    erasure do not bring the person back.
+    """
+    contact = contacts.lock(tx, contact_id)
+    if contact.erase_requested_at is None:
+        return True
+    if deliveries.being_sent(tx, contact_id):
+        return False
+    deliveries.erase(tx, contact_id, now)
+    tokens.erase(tx, contact_id)
+    requests.erase(tx, contact_id)
+    inbox.erase(tx, contact_id, contact.erase_requested_at)
+    contacts.erase(tx, contact, now)
+    return True

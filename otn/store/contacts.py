@@ -1,0 +1,169 @@
+"""Table `contact`: who may be written to, and the messaging window of each."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from otn.errors import NotFound
+from otn.models import Contact
+from otn.store.engine import Tx, db_epoch, insert_if_new
+from otn.store.schema import contact
+
+_COLUMNS = tuple(contact.c[name] for name in Contact.__dataclass_fields__)
+
+
+def ensure(tx: Tx, page_id: str, psid: str, now: datetime) -> Contact:
+    """The contact's row, made on first sight."""
+    found = find(tx, page_id, psid)
+    if found is None:
+        insert_if_new(tx, contact, {"page_id": page_id, "psid": psid, "created_at": now}, ["page_id", "psid"])
+        found = find(tx, page_id, psid)
+        assert found is not None  # noqa: S101 - the row was there or is now
+    return found
+
+
+def find(tx: Tx, page_id: str, psid: str) -> Contact | None:
+    """The person on this page, if known."""
+    return _one(tx, (contact.c.page_id == page_id) & (contact.c.psid == psid))
+
+
+def get(tx: Tx, contact_id: int) -> Contact:
+    """The contact with this id. Raises NotFound."""
+    found = _one(tx, contact.c.id == contact_id)
+    if found is None:
+        raise NotFound(f"there is no contact {contact_id}")
+    return found
+
+
+def lock(tx: Tx, contact_id: int) -> Contact:
+    """The contact, locked until the transaction ends: decisions about one person are taken one by one."""
+    query = sa.select(*_COLUMNS).where(contact.c.id == contact_id).with_for_update()
+    return Contact(**tx.execute(query).one()._mapping)
+
+
+def by_psid(tx: Tx, psid: str, page_id: str | None = None) -> Contact | None:
+    """The person with this psid, on the named page or on the only page that knows them.
+
+    Raises NotFound if several pages know this psid and none was named.
+    """
+    query = sa.select(*_COLUMNS).where(contact.c.psid == psid)
+    if page_id is not None:
+        query = query.where(contact.c.page_id == page_id)
+    rows = tx.execute(query.limit(2)).all()
+    if len(rows) > 1:
+        raise NotFound(f"psid {psid} is known on several pages; name one with --page")
+    return Contact(**rows[0]._mapping) if rows else None
+
+
+def every(tx: Tx, *, page_id: str | None = None, after: int = 0, limit: int = 100) -> list[Contact]:
+    """Contacts by id, a page of them at a time."""
+    query = sa.select(*_COLUMNS).where(contact.c.id > after).order_by(contact.c.id).limit(limit)
+    if page_id is not None:
+        query = query.where(contact.c.page_id == page_id)
+    return [Contact(**row._mapping) for row in tx.execute(query)]
+
+
+def open_window(tx: Tx, contact_id: int, *, opened_by: str, at: datetime, until: datetime) -> None:
+    """Open the window, or lengthen it. An older event never shortens it: events arrive out of order."""
+    tx.execute(
+        contact.update()
+        .where(contact.c.id == contact_id)
+        .where(contact.c.window_until.is_(None) | (contact.c.window_until < until))
+        .values(window_opened_at=at, window_opened_by=opened_by, window_until=until)
+    )
+    _advance(tx, contact_id, contact.c.last_message_at, at)
+
+
+def close_window(tx: Tx, contact_id: int, at: datetime) -> None:
+    """Believe Meta when it says that the window is closed."""
+    tx.execute(
+        contact.update()
+        .where(contact.c.id == contact_id, contact.c.window_until > at)
+        .values(window_until=at)
+    )
+
+
+def mark_read(tx: Tx, contact_id: int, at: datetime) -> None:
+    """Remember how far the person has read."""
+    _advance(tx, contact_id, contact.c.read_at, at)
+
+
+def _advance(tx: Tx, contact_id: int, column: sa.Column[datetime], at: datetime) -> None:
+    tx.execute(
+        contact.update()
+        .where(contact.c.id == contact_id)
+        .where(column.is_(None) | (column < at))
+        .values({column: at})
+    )
+
+
+def mark_undeliverable(tx: Tx, contact_id: int, reason: str | None) -> None:
+    """Remember that messages can't reach this person; None: they can again."""
+    tx.execute(contact.update().where(contact.c.id == contact_id).values(undeliverable_reason=reason))
+
+
+def do_not_ask_before(tx: Tx, contact_id: int, until: datetime) -> None:
+    """Remember that Meta asked us not to send this person permission requests for a while."""
+    tx.execute(contact.update().where(contact.c.id == contact_id).values(do_not_ask_until=until))
+
+
+def request_erasure(tx: Tx, contact_id: int, now: datetime) -> None:
+    """Mark the person as one who wants to be forgotten: from this commit on, nothing new is sent."""
+    tx.execute(
+        contact.update()
+        .where(contact.c.id == contact_id, contact.c.erase_requested_at.is_(None))
+        .values(erase_requested_at=now)
+    )
+
+
+def to_erase(tx: Tx, limit: int = 20) -> list[Contact]:
+    """People who are marked and not yet erased."""
+    query = sa.select(*_COLUMNS).where(contact.c.erase_requested_at.isnot(None)).limit(limit)
+    return [Contact(**row._mapping) for row in tx.execute(query)]
+
+
+def erase(tx: Tx, person: Contact, now: datetime) -> None:
+    """Forget everything about the person but the row that keeps sums and uniqueness.
+
+    What they did after asking to be forgotten is theirs to have done: a window opened since stays open.
+    """
+    keep = {"id", "page_id", "psid", "created_at", "turn_owner", "turn_lease_until", "undeliverable_reason"}
+    asked_at = person.erase_requested_at or now
+    if person.window_opened_at is not None and person.window_opened_at > asked_at:
+        keep |= {"window_opened_at", "window_opened_by", "window_until", "last_message_at"}
+    values: dict[str, object] = {column.name: None for column in contact.c if column.name not in keep}
+    values["erased_at"] = asked_at
+    tx.execute(contact.update().where(contact.c.id == person.id).values(**values))
+
+
+def take_turn(tx: Tx, contact_id: int, owner: str, seconds: float) -> bool:
+    """Lease this person's conversation; True if it is now ours. Renewing is taking it again."""
+    free = contact.c.turn_owner.is_(None) | (contact.c.turn_lease_until < db_epoch())
+    taken = tx.execute(
+        contact.update()
+        .where(contact.c.id == contact_id, free | (contact.c.turn_owner == owner))
+        .values(turn_owner=owner, turn_lease_until=db_epoch() + seconds)
+    )
+    return bool(taken.rowcount)
+
+
+def holds_turn(tx: Tx, contact_id: int, owner: str) -> bool:
+    """Whether the conversation is still leased to this owner."""
+    query = sa.select(contact.c.turn_owner == owner).where(contact.c.id == contact_id)
+    return bool(tx.execute(query).scalar())
+
+
+def give_turn_back(tx: Tx, contact_id: int, owner: str) -> None:
+    """Let somebody else lead this conversation."""
+    tx.execute(
+        contact.update()
+        .where(contact.c.id == contact_id, contact.c.turn_owner == owner)
+        .values(turn_owner=None, turn_lease_until=None)
+    )
+
+
+def _one(tx: Tx, condition: sa.sql.ColumnElement[bool]) -> Contact | None:
+    row = tx.execute(sa.select(*_COLUMNS).where(condition)).one_or_none()
+    return Contact(**row._mapping) if row else None

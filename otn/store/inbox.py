@@ -1,0 +1,177 @@
+"""Table `inbound_event`: everything Meta told us, until it is dealt with and a week longer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from otn.models import InboxState
+from otn.store import contacts
+from otn.store.engine import Tx, db_epoch, insert_if_new
+from otn.store.schema import contact, inbound_event
+
+MAX_ATTEMPTS = 3  # of a conversation turn, before a person has to look
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxRow:
+    """An event whose conversation turn is ours to run now."""
+
+    id: int
+    page_id: str
+    event_key: str
+    attempts: int
+    received_at: datetime
+    sealed: bytes = field(repr=False)
+
+
+def record(
+    tx: Tx,
+    *,
+    page_id: str,
+    event_key: str,
+    kind: str,
+    contact_id: int | None,
+    event_at: datetime,
+    received_at: datetime,
+    sealed: bytes,
+    standby: bool,
+    state: InboxState,
+    error: str | None = None,
+) -> int | None:
+    """Record an event; its id, or None if it is here already (Meta delivers again)."""
+    values = {
+        "page_id": page_id,
+        "event_key": event_key,
+        "kind": kind,
+        "contact_id": contact_id,
+        "event_at": event_at,
+        "received_at": received_at,
+        "raw": sealed,
+        "standby": standby,
+        "state": state.value,
+        "attempts": 0,
+        "error": error,
+    }
+    return insert_if_new(tx, inbound_event, values, ["page_id", "event_key"])
+
+
+def set_state(tx: Tx, event_id: int, state: InboxState, error: str | None = None) -> None:
+    """What became of an event."""
+    tx.execute(
+        inbound_event.update().where(inbound_event.c.id == event_id).values(state=state.value, error=error)
+    )
+
+
+def claim(tx: Tx, contact_id: int, owner: str, lease_seconds: float, now: datetime) -> InboxRow | None:
+    """Lease this person's conversation and take the oldest waiting event; None if there is nothing to do.
+
+    Counts the attempt. An event that was tried MAX_ATTEMPTS times becomes `failed`, visible, and the
+    next one is taken. Without an event the lease is given back.
+    """
+    if not contacts.take_turn(tx, contact_id, owner, lease_seconds):
+        return None
+    while (row := _oldest(tx, contact_id)) is not None:
+        if row.attempts < MAX_ATTEMPTS:
+            tx.execute(
+                inbound_event.update()
+                .where(inbound_event.c.id == row.id)
+                .values(attempts=inbound_event.c.attempts + 1)
+            )
+            return row
+        _close(tx, row.id, InboxState.FAILED, now, "the conversation turn did not end, three times")
+    contacts.give_turn_back(tx, contact_id, owner)
+    return None
+
+
+def close(
+    tx: Tx,
+    row: InboxRow,
+    contact_id: int,
+    owner: str,
+    state: InboxState,
+    now: datetime,
+    error: str | None = None,
+) -> bool:
+    """Close a claimed event; False if the lease went to somebody else meanwhile, who will do it again."""
+    if not contacts.holds_turn(tx, contact_id, owner):
+        return False
+    _close(tx, row.id, state, now, error)
+    return True
+
+
+def waiting(tx: Tx, limit: int = 200) -> list[int]:
+    """Contacts with events that wait for a turn that nobody leads: new ones, and those of the dead."""
+    free = contact.c.turn_owner.is_(None) | (contact.c.turn_lease_until < db_epoch())
+    query = (
+        sa.select(inbound_event.c.contact_id)
+        .join(contact, contact.c.id == inbound_event.c.contact_id)
+        .where(inbound_event.c.state == InboxState.NEW.value, free)
+        .distinct()
+        .limit(limit)
+    )
+    return list(tx.execute(query).scalars())
+
+
+def prune(tx: Tx, before: datetime, limit: int = 500) -> int:
+    """Delete events received before a time and dealt with, a batch of them; how many."""
+    ids = (
+        sa.select(inbound_event.c.id)
+        .where(inbound_event.c.received_at < before, inbound_event.c.state != InboxState.NEW.value)
+        .order_by(inbound_event.c.received_at)
+        .limit(limit)
+    )
+    return int(tx.execute(inbound_event.delete().where(inbound_event.c.id.in_(ids))).rowcount)
+
+
+def erase(tx: Tx, contact_id: int, until: datetime) -> None:
+    """Delete what this person did up to a moment."""
+    tx.execute(
+        inbound_event.delete().where(
+            inbound_event.c.contact_id == contact_id, inbound_event.c.event_at <= until
+        )
+    )
+
+
+def to_reseal(tx: Tx, after: int, limit: int) -> list[tuple[int, bytes]]:
+    """(id, sealed) by id: what a key rotation walks through."""
+    query = (
+        sa.select(inbound_event.c.id, inbound_event.c.raw)
+        .where(inbound_event.c.id > after)
+        .order_by(inbound_event.c.id)
+        .limit(limit)
+    )
+    return [(row.id, row.raw) for row in tx.execute(query)]
+
+
+def reseal(tx: Tx, event_id: int, sealed: bytes) -> None:
+    """Replace the sealed bytes."""
+    tx.execute(inbound_event.update().where(inbound_event.c.id == event_id).values(raw=sealed))
+
+
+def _oldest(tx: Tx, contact_id: int) -> InboxRow | None:
+    query = (
+        sa.select(
+            inbound_event.c.id,
+            inbound_event.c.page_id,
+            inbound_event.c.event_key,
+            inbound_event.c.attempts,
+            inbound_event.c.received_at,
+            inbound_event.c.raw.label("sealed"),
+        )
+        .where(inbound_event.c.contact_id == contact_id, inbound_event.c.state == InboxState.NEW.value)
+        .order_by(inbound_event.c.event_at, inbound_event.c.id)
+        .limit(1)
+    )
+    row = tx.execute(query).one_or_none()
+    return InboxRow(**row._mapping) if row else None
+
+
+def _close(tx: Tx, event_id: int, state: InboxState, now: datetime, error: str | None) -> None:
+    tx.execute(
+        inbound_event.update()
+        .where(inbound_event.c.id == event_id)
+        .values(state=state.value, closed_at=now, error=error)
+    )

@@ -1,0 +1,80 @@
+"""Bringing a database to this version's tables, with Alembic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from otn.errors import ConfigError
+from otn.store.engine import Store, Tx
+
+_SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def upgrade(store: Store) -> bool:
+    """Create or upgrade the tables; True if there was something to do.
+
+    The whole upgrade is one transaction, so two processes that start together do not meet half-way.
+    """
+    if current(store) == newest():
+        return False
+    if store.is_sqlite:
+        _set_journal_mode(store)
+    with store.begin() as tx:
+        if _revision(tx) == newest():
+            return False
+        command.upgrade(_config(tx), "head")
+    return True
+
+
+def downgrade(store: Store, revision: str) -> None:
+    """Go back to an older revision ("base": no tables at all)."""
+    with store.begin() as tx:
+        command.downgrade(_config(tx), revision)
+
+
+def require_current(store: Store) -> None:
+    """Raise ConfigError unless the tables are this version's."""
+    found = current(store)
+    if found != newest():
+        raise ConfigError(
+            [f"the database is at revision {found or 'none'}, this version needs {newest()}: run `otn init`"]
+        )
+
+
+def current(store: Store) -> str | None:
+    """The revision the database is at, None if it is empty."""
+    with store.read() as tx:
+        return _revision(tx)
+
+
+def newest() -> str:
+    """The revision of this version's tables."""
+    head = ScriptDirectory(str(_SCRIPTS)).get_current_head()
+    assert head is not None  # noqa: S101 - the package ships at least one migration
+    return head
+
+
+def _revision(tx: Tx) -> str | None:
+    revision: str | None = MigrationContext.configure(tx).get_current_revision()
+    return revision
+
+
+def _set_journal_mode(store: Store) -> None:
+    """WAL, set once here and kept in the file: readers and the one writer do not block each other."""
+    raw = store.engine.raw_connection()
+    try:
+        raw.cursor().execute("PRAGMA journal_mode=WAL")
+    finally:
+        raw.close()
+
+
+def _config(tx: Tx) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS))
+    config.attributes["connection"] = tx
+    return config

@@ -1,0 +1,55 @@
+"""Table `page`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from otn.models import Page
+from otn.store.engine import Tx, insert_if_new
+from otn.store.schema import page
+
+_COLUMNS = (page.c.page_id, page.c.name, page.c.paused_reason, page.c.paused_until, page.c.otn_denied_reason)
+
+
+def ensure(tx: Tx, page_id: str, now: datetime, name: str | None = None) -> Page:
+    """The page's row, made on first sight; a name given replaces the old one."""
+    found = find(tx, page_id)
+    if found is None:
+        insert_if_new(tx, page, {"page_id": page_id, "name": name, "created_at": now}, ["page_id"])
+    elif name and name != found.name:
+        tx.execute(page.update().where(page.c.page_id == page_id).values(name=name))
+    return find(tx, page_id) or Page(page_id=page_id, name=name)
+
+
+def find(tx: Tx, page_id: str) -> Page | None:
+    """The page, if it is known."""
+    row = tx.execute(sa.select(*_COLUMNS).where(page.c.page_id == page_id)).one_or_none()
+    return Page(**row._mapping) if row else None
+
+
+def every(tx: Tx) -> list[Page]:
+    """All pages, by id."""
+    return [Page(**row._mapping) for row in tx.execute(sa.select(*_COLUMNS).order_by(page.c.page_id))]
+
+
+def pause(tx: Tx, page_id: str, reason: str, until: datetime | None) -> None:
+    """Let nothing leave the page, until a time or until resumed. A pause without an end stays one."""
+    endless = page.c.paused_reason.isnot(None) & page.c.paused_until.is_(None)
+    tx.execute(
+        page.update()
+        .where(page.c.page_id == page_id, ~endless)
+        .values(paused_reason=reason, paused_until=until)
+    )
+
+
+def resume(tx: Tx, page_id: str) -> bool:
+    """Let messages leave the page again, permission requests included; False if there is no such page."""
+    cleared = {"paused_reason": None, "paused_until": None, "otn_denied_reason": None}
+    return bool(tx.execute(page.update().where(page.c.page_id == page_id).values(**cleared)).rowcount)
+
+
+def deny_otn(tx: Tx, page_id: str, reason: str) -> None:
+    """Remember that Meta lets this page send no permission requests."""
+    tx.execute(page.update().where(page.c.page_id == page_id).values(otn_denied_reason=reason))

@@ -1,0 +1,211 @@
+"""Table `otn_token`: the permissions. A lost row is a lost permission, nothing can bring it back (FAQ)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from otn.models import OtnToken, TokenCount, TokenState
+from otn.store.engine import Tx, insert_if_new
+from otn.store.schema import contact, otn_token, topic
+
+_AVAILABLE = TokenState.AVAILABLE.value
+
+
+def keep(
+    tx: Tx,
+    *,
+    contact_id: int,
+    topic_id: int | None,
+    permission_request_id: int | None,
+    token_hash: str,
+    ciphertext: bytes,
+    payload: str | None,
+    opted_in_at: datetime,
+    expires_at: datetime,
+    now: datetime,
+) -> int | None:
+    """Keep a new token; its id, or None if this token is already here."""
+    values = {
+        "contact_id": contact_id,
+        "topic_id": topic_id,
+        "permission_request_id": permission_request_id,
+        "token_hash": token_hash,
+        "ciphertext": ciphertext,
+        "payload": payload,
+        "opted_in_at": opted_in_at,
+        "expires_at": expires_at,
+        "state": _AVAILABLE,
+        "created_at": now,
+    }
+    return insert_if_new(tx, otn_token, values, ["token_hash"])
+
+
+def count(tx: Tx, contact_id: int, topic_id: int, now: datetime) -> TokenCount:
+    """How many tokens this person has for this topic, by state."""
+    lapsed = otn_token.c.expires_at <= now
+    unused = otn_token.c.state == _AVAILABLE
+    query = (
+        sa.select(
+            otn_token.c.state,
+            (unused & lapsed).label("expired"),
+            sa.func.count().label("number"),
+            sa.func.min(otn_token.c.expires_at).label("soonest"),
+            sa.func.max(otn_token.c.used_at).label("last_used"),
+        )
+        .where(otn_token.c.contact_id == contact_id, otn_token.c.topic_id == topic_id)
+        .group_by(otn_token.c.state, (unused & lapsed))
+    )
+    counts: dict[str, Any] = {}
+    for row in tx.execute(query):
+        counts["expired" if row.expired else row.state] = row.number
+        if row.state == _AVAILABLE and not row.expired:
+            counts["soonest_expiry"] = row.soonest
+        if row.state == TokenState.USED.value:
+            counts["last_used_at"] = row.last_used
+    return TokenCount(**counts)
+
+
+def reserve_soonest(tx: Tx, contact_id: int, topic_id: int, now: datetime) -> int | None:
+    """Reserve this person's soonest-to-expire token of the topic; its id, or None if there is none."""
+    query = (
+        sa.select(otn_token.c.id)
+        .where(otn_token.c.state == _AVAILABLE)
+        .where(otn_token.c.contact_id == contact_id, otn_token.c.topic_id == topic_id)
+        .where(otn_token.c.expires_at > now)
+        .order_by(otn_token.c.expires_at, otn_token.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    token_id: int | None = tx.execute(query).scalar_one_or_none()
+    if token_id is None or not move(tx, token_id, TokenState.AVAILABLE, TokenState.RESERVED):
+        return None
+    return token_id
+
+
+def move(tx: Tx, token_id: int, old: TokenState, new: TokenState, reason: str | None = None) -> bool:
+    """Change a token's state if it is still in the old one."""
+    moved = tx.execute(
+        otn_token.update()
+        .where(otn_token.c.id == token_id, otn_token.c.state == old.value)
+        .values(state=new.value, state_reason=reason)
+    )
+    return bool(moved.rowcount)
+
+
+def use_up(tx: Tx, token_id: int, at: datetime) -> bool:
+    """Mark a token as spent and destroy its secret; the hash stays as the receipt."""
+    used = tx.execute(
+        otn_token.update()
+        .where(otn_token.c.id == token_id, otn_token.c.state != TokenState.USED.value)
+        .values(state=TokenState.USED.value, used_at=at, ciphertext=None, state_reason=None)
+    )
+    return bool(used.rowcount)
+
+
+def sealed(tx: Tx, token_id: int) -> tuple[bytes | None, datetime]:
+    """The token's ciphertext, if it is still there, and when it lapses."""
+    query = sa.select(otn_token.c.ciphertext, otn_token.c.expires_at).where(otn_token.c.id == token_id)
+    row = tx.execute(query).one()
+    return row.ciphertext, row.expires_at
+
+
+def assign(tx: Tx, token_id: int, topic_id: int) -> bool:
+    """Give a token without a topic its topic; False if it has one or does not exist."""
+    assigned = tx.execute(
+        otn_token.update()
+        .where(otn_token.c.id == token_id, otn_token.c.topic_id.is_(None))
+        .values(topic_id=topic_id)
+    )
+    return bool(assigned.rowcount)
+
+
+def per_topic(tx: Tx, contact_id: int, now: datetime) -> list[tuple[int, int, datetime]]:
+    """For each topic this person has unused tokens of: topic id, how many, the soonest expiry."""
+    query = (
+        sa.select(otn_token.c.topic_id, sa.func.count(), sa.func.min(otn_token.c.expires_at))
+        .where(otn_token.c.contact_id == contact_id, otn_token.c.topic_id.isnot(None))
+        .where(otn_token.c.state == _AVAILABLE, otn_token.c.expires_at > now)
+        .group_by(otn_token.c.topic_id)
+    )
+    return [(row[0], row[1], row[2]) for row in tx.execute(query)]
+
+
+def every(
+    tx: Tx, *, psid: str | None = None, topic_name: str | None = None, after: int = 0, limit: int = 100
+) -> list[OtnToken]:
+    """Tokens by id, a page of them at a time, without their secrets."""
+    query = _select().where(otn_token.c.id > after).order_by(otn_token.c.id).limit(limit)
+    if psid is not None:
+        query = query.where(contact.c.psid == psid)
+    if topic_name is not None:
+        query = query.where(topic.c.name == topic_name)
+    return [_token(row) for row in tx.execute(query)]
+
+
+def to_reseal(tx: Tx, after: int, limit: int) -> Sequence[Row[Any]]:
+    """Rows (id, ciphertext) that still hold a secret, by id: what a key rotation walks through."""
+    query = (
+        sa.select(otn_token.c.id, otn_token.c.ciphertext)
+        .where(otn_token.c.id > after, otn_token.c.ciphertext.isnot(None))
+        .order_by(otn_token.c.id)
+        .limit(limit)
+    )
+    return tx.execute(query).all()
+
+
+def reseal(tx: Tx, token_id: int, ciphertext: bytes) -> None:
+    """Replace a ciphertext that is still there."""
+    tx.execute(
+        otn_token.update()
+        .where(otn_token.c.id == token_id, otn_token.c.ciphertext.isnot(None))
+        .values(ciphertext=ciphertext)
+    )
+
+
+def destroy_lapsed(tx: Tx, now: datetime, limit: int = 500) -> int:
+    """Destroy the secrets of tokens that lapsed while nobody used them."""
+    ids = (
+        sa.select(otn_token.c.id)
+        .where(otn_token.c.expires_at <= now, otn_token.c.ciphertext.isnot(None))
+        .where(otn_token.c.state.in_([_AVAILABLE, TokenState.SUSPECT.value, TokenState.INVALID.value]))
+        .limit(limit)
+    )
+    destroyed = tx.execute(otn_token.update().where(otn_token.c.id.in_(ids)).values(ciphertext=None))
+    return int(destroyed.rowcount)
+
+
+def erase(tx: Tx, contact_id: int) -> None:
+    """Destroy every secret of this person; unused tokens become invalid, hashes stay as receipts."""
+    mine = otn_token.c.contact_id == contact_id
+    tx.execute(otn_token.update().where(mine).values(ciphertext=None, payload=None))
+    tx.execute(
+        otn_token.update()
+        .where(mine, otn_token.c.state != TokenState.USED.value)
+        .values(state=TokenState.INVALID.value, state_reason="the person asked to be forgotten")
+    )
+
+
+def _select() -> Any:
+    return sa.select(
+        otn_token.c.id,
+        otn_token.c.contact_id,
+        contact.c.page_id,
+        contact.c.psid,
+        topic.c.name.label("topic"),
+        otn_token.c.state,
+        otn_token.c.opted_in_at,
+        otn_token.c.expires_at,
+        otn_token.c.permission_request_id,
+        otn_token.c.payload,
+        otn_token.c.used_at,
+        otn_token.c.state_reason,
+    ).select_from(otn_token.join(contact).outerjoin(topic, topic.c.id == otn_token.c.topic_id))
+
+
+def _token(row: Row[Any]) -> OtnToken:
+    return OtnToken(**{**row._mapping, "state": TokenState(row.state)})
