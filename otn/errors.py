@@ -38,6 +38,14 @@ class InvalidMove(OtnError):
     """A state does not allow what was asked for."""
 
 
+class InvalidInput(OtnError):
+    """What was asked for cannot be, whatever the state: too long, misspelt, contradictory; lists every problem."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
 class StoreUnavailable(OtnError):
     """The database cannot be reached or is locked; nothing was recorded, try again."""
 

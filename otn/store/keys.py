@@ -42,6 +42,11 @@ def check_and_remember(tx: Tx, vault: Vault, now: datetime) -> None:
     tx.execute(encryption_key.update().where(encryption_key.c.fingerprint == first).values(retired_at=None))
 
 
+def are_remembered(tx: Tx) -> bool:
+    """Whether this database was written with keys; an empty one would do with any."""
+    return tx.execute(sa.select(setting.c.name).where(setting.c.name == _HASH_KEY)).first() is not None
+
+
 def in_use(tx: Tx) -> list[str]:
     """Fingerprints of the encryption keys that something may still be sealed with."""
     query = sa.select(encryption_key.c.fingerprint).where(encryption_key.c.retired_at.is_(None))

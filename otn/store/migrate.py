@@ -22,8 +22,7 @@ def upgrade(store: Store) -> bool:
     """
     if current(store) == newest():
         return False
-    if store.is_sqlite:
-        _set_journal_mode(store)
+    set_journal_mode(store)
     with store.begin() as tx:
         if _revision(tx) == newest():
             return False
@@ -35,6 +34,24 @@ def downgrade(store: Store, revision: str) -> None:
     """Go back to an older revision ("base": no tables at all)."""
     with store.begin() as tx:
         command.downgrade(_config(tx), revision)
+
+
+def set_journal_mode(store: Store) -> bool:
+    """WAL, kept in an SQLite file: readers and the one writer do not block each other. True if it was another.
+
+    A restored backup may come back without it.
+    """
+    if not store.is_sqlite:
+        return False
+    raw = store.engine.raw_connection()
+    try:
+        cursor = raw.cursor()
+        before = cursor.execute("PRAGMA journal_mode").fetchone()[0]
+        if before != "wal":
+            cursor.execute("PRAGMA journal_mode=WAL")
+        return str(before) != "wal"
+    finally:
+        raw.close()
 
 
 def require_current(store: Store) -> None:
@@ -62,15 +79,6 @@ def newest() -> str:
 def _revision(tx: Tx) -> str | None:
     revision: str | None = MigrationContext.configure(tx).get_current_revision()
     return revision
-
-
-def _set_journal_mode(store: Store) -> None:
-    """WAL, set once here and kept in the file: readers and the one writer do not block each other."""
-    raw = store.engine.raw_connection()
-    try:
-        raw.cursor().execute("PRAGMA journal_mode=WAL")
-    finally:
-        raw.close()
 
 
 def _config(tx: Tx) -> Config:

@@ -1,0 +1,74 @@
+"""What every command shares: the project's folder, its parts, who types, the options that recur."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from otn.app import App
+    from otn.settings import Need
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Page = Annotated[
+    str | None, typer.Option("--page", metavar="PAGE", help="The Page, where several know the person.")
+]
+Psid = Annotated[str, typer.Argument(metavar="PSID", help="The person's page-scoped id.")]
+
+_DURATION = re.compile(r"(\d{1,6})\s*(s|m|min|h|d)")
+_UNIT = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
+
+
+def commands(sentence: str) -> typer.Typer:
+    """A group of commands, or the root of all."""
+    return typer.Typer(
+        help=sentence,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,  # plain help: Rich would double the time of `--help`
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def root(context: typer.Context) -> Path:
+    """The project's folder: `--root`, or where the command was typed."""
+    found: Path = context.find_root().obj
+    return found
+
+
+@contextmanager
+def opened(context: typer.Context, need: frozenset[Need]) -> Iterator[App]:
+    """The project's parts, as far as a command needs them. Raises ConfigError."""
+    from otn.app import open_app
+
+    app = open_app(root(context), need=need)
+    try:
+        yield app
+    finally:
+        app.store.close()
+
+
+def user() -> str:
+    """Who types: the name that the operating system knows, for the audit."""
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.getuid()).pw_name
+    except (ImportError, KeyError):
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else os.environ.get("USERNAME", "unknown")
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read `24h`, `30min`, `7d`, `90s`."""
+    match = _DURATION.fullmatch(text.strip().lower())
+    if match is None:
+        raise typer.BadParameter("write a number and a unit, like 24h, 30min or 7d")
+    return timedelta(**{_UNIT[match[2]]: int(match[1])})
