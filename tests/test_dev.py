@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from otn.dev import up
+from otn.dev.check_bot import complaints
 from otn.dev.processes import Processes, Program, StartError, answers, free_port, is_taken
 from otn.dev.train import FINGERPRINT, MODEL, fingerprint, is_trained
 from otn.settings import EVERYTHING, load_settings, write_env
@@ -92,6 +93,22 @@ def test_a_model_counts_only_with_the_fingerprint_it_was_made_from(bot: Path) ->
     (bot / MODEL).touch()
     assert is_trained(bot, wanted)
     assert not is_trained(bot, "another")
+
+
+# -- check
+
+
+def test_rasas_own_complaints_are_found_and_nobody_elses() -> None:
+    site = "/x/site-packages"
+    output = f"""{site}/rasa/shared/utils/validation.py:134: DeprecationWarning: pkg_resources is deprecated
+{site}/sklearn/linear_model/_logistic.py:444: ConvergenceWarning: lbfgs failed to converge
+{site}/rasa/shared/utils/io.py:100: UserWarning: The utterance 'utter_x' is not used in any story or rule.
+2026-01-01 00:00:00 INFO     rasa.validator  - Validating intents...
+2026-01-01 00:00:00 WARNING  rasa.validator  - Story structure conflict found"""
+    assert complaints(output) == [
+        "UserWarning: The utterance 'utter_x' is not used in any story or rule.",
+        "WARNING  rasa.validator  - Story structure conflict found",
+    ]
 
 
 # -- processes
