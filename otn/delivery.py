@@ -17,8 +17,8 @@ from typing import Any
 from uuid import uuid4
 
 from otn.errors import Refused, SendError
-from otn.graph.protocol import Sent
-from otn.messages import fingerprint, with_metadata
+from otn.graph.protocol import Sent, with_metadata
+from otn.messages import fingerprint
 from otn.models import (
     Attempt,
     Contact,
