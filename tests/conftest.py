@@ -18,22 +18,24 @@ from cryptography.fernet import Fernet
 from otn.models import Contact, TokenState, Topic
 from otn.policy import token_expiry, window_until
 from otn.store import Store, contacts, migrate, pages, tokens, topics
+from otn.store.schema import metadata
 from otn.vault import Vault
 
 PAGE_ID = "1001"
 PSID = "7007"
+TEST_DATABASE = "otn"
 NOW = datetime(2026, 10, 1, 12, 0, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
 class Databases:
-    """Makes empty databases with this version's tables, quickly: each is a copy of a migrated one."""
+    """Where the databases of this session are."""
 
     folder: Path
     server: Any = None
 
     def sqlite(self, name: str) -> Store:
-        """A fresh SQLite file."""
+        """A fresh SQLite file with this version's tables: a copy of a migrated one."""
         template = self.folder / "template.db"
         if not template.exists():
             made = Store(f"sqlite:///{template}")
@@ -42,9 +44,9 @@ class Databases:
         shutil.copy(template, self.folder / f"{name}.db")
         return Store(f"sqlite:///{self.folder / name}.db")
 
-    def postgresql(self, name: str) -> Store:
-        """A fresh database on the session's own PostgreSQL server."""
-        self._run(f"CREATE DATABASE {name} TEMPLATE template_otn")
+    def create(self, name: str) -> Store:
+        """A database without tables on the session's own PostgreSQL server."""
+        self._run(f"CREATE DATABASE {name}")
         return self.on_server(name)
 
     def on_server(self, name: str) -> Store:
@@ -52,18 +54,13 @@ class Databases:
         return Store(f"postgresql+psycopg2:///{name}?host={self.server.pgdata}&user=postgres")
 
     def prepare(self) -> None:
-        """Make the database that others are copied from."""
+        """Make the database that the tests share, one after the other."""
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
             self._run(f"ALTER SYSTEM SET {setting} = off")  # these tests pull no plugs
         self._run("SELECT pg_reload_conf()")
-        self._run("CREATE DATABASE template_otn")
-        template = self.on_server("template_otn")
-        migrate.upgrade(template)
-        template.close()
-
-    def drop(self, name: str) -> None:
-        """Delete a database of the server."""
-        self._run(f"DROP DATABASE {name} WITH (FORCE)")
+        store = self.create(TEST_DATABASE)
+        migrate.upgrade(store)
+        store.close()
 
     def _run(self, statement: str) -> None:
         store = self.on_server("postgres")
@@ -102,12 +99,16 @@ def sqlite_store(sqlite_databases: Databases) -> Iterator[Store]:
 
 @pytest.fixture
 def postgresql_store(postgresql_databases: Databases) -> Iterator[Store]:
-    """An empty PostgreSQL database."""
-    name = f"t{secrets.token_hex(6)}"
-    store = postgresql_databases.postgresql(name)
+    """An empty PostgreSQL database: the session's own, emptied, which is ten times quicker than a new one."""
+    store = postgresql_databases.on_server(TEST_DATABASE)
+    tables = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables)
+    with store.begin() as tx:
+        tx.execute(
+            sa.text("SET LOCAL lock_timeout = '5s'")
+        )  # says so if the last test left a transaction open
+        tx.execute(sa.text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
     yield store
     store.close()
-    postgresql_databases.drop(name)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
