@@ -600,6 +600,7 @@ def strings_of(event: Event) -> list[str]:
     return [value for value in [*values, *parts, *event.mids] if isinstance(value, str)]
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_no_body_raises_anything_but_malformed(value: Any) -> None:
     for body in (json.dumps(value).encode(), json.dumps({"object": "page", "entry": value}).encode()):
@@ -607,13 +608,14 @@ def test_no_body_raises_anything_but_malformed(value: Any) -> None:
             parse(body, NOW)
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_no_bytes_raise_anything_but_malformed(body: bytes) -> None:
     with pytest.raises(MalformedPayload):
         parse(body, NOW)
 
 
-@settings(max_examples=300)
+@settings(deadline=None)
 @given(st.lists(EVENTS | JSON, max_size=3), st.lists(EVENTS | JSON, max_size=3), st.lists(JSON, max_size=2))
 def test_no_neighbour_costs_a_good_event_anything(
     before: list[Any], after: list[Any], entries: list[Any]
@@ -626,7 +628,7 @@ def test_no_neighbour_costs_a_good_event_anything(
     assert len(events) >= len(before) + len(good) + len(after)
 
 
-@settings(max_examples=300)
+@settings(deadline=None)
 @given(EVENTS)
 def test_every_string_can_be_stored_and_every_time_is_sane(value: dict[str, Any]) -> None:
     event = one(value)

@@ -1,0 +1,536 @@
+"""What can be said in Messenger, and what becomes of a Rasa response."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otn import messages
+from otn.errors import OtnError
+from otn.messages import (
+    NotOneMessage,
+    as_one_message,
+    fingerprint,
+    from_response,
+    length,
+    problems,
+    split_text,
+)
+from simulator.content import broken_rules
+
+URL = "https://shop.example/x"
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"  # one character to a reader, five to Python
+FLAG = "\U0001f1e9\U0001f1ea"
+
+
+def said(**response: Any) -> list[dict[str, Any]]:
+    """The messages of a response that needs no cutting."""
+    found, notes = from_response(response)
+    assert notes == []
+    return found
+
+
+def taps(count: int) -> list[dict[str, Any]]:
+    return [{"title": f"Choice {n}", "payload": f"/choose{n}"} for n in range(count)]
+
+
+def payload_of(message: dict[str, Any]) -> dict[str, Any]:
+    return dict(message["attachment"]["payload"])
+
+
+# --- shapes and limits ---
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        messages.text("hi"),
+        messages.text("a" * 1999),
+        messages.text("hi", [messages.quick_reply("t" * 20, "p" * 1000)] * 13),
+        messages.text("hi", [{"content_type": "user_email"}]),
+        messages.button_template("t" * 640, [messages.button("t" * 20, payload="p" * 1000)] * 3),
+        messages.button_template("t", [messages.button("Open", url=URL)]),
+        messages.button_template("t", [{"type": "phone_number", "title": "Call", "payload": "+49"}]),
+        messages.button_template("t", [{"type": "account_unlink"}]),
+        messages.generic_template(
+            [{"title": "t" * 80, "subtitle": "s" * 80, "image_url": URL, "buttons": [messages.button("Buy")]}]
+            * 10
+        ),
+        messages.attachment("image", URL),
+        {"attachment": {"type": "video", "payload": {"attachment_id": "5"}}},
+        messages.permission_request("t" * 65, "p" * 999),
+        {**messages.text("hi"), "metadata": "m" * 999},
+    ],
+)
+def test_what_just_keeps_the_limits_is_allowed_by_us_and_by_the_simulator(message: dict[str, Any]) -> None:
+    assert problems(message) == []
+    assert list(broken_rules(message)) == []
+
+
+ELEMENT = {"title": "t"}
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (messages.text("a" * 2000), "The text has 2000 characters; Messenger allows 1999."),
+        (messages.text("\U0001f600" * 1000), "The text has 2000 characters; Messenger allows 1999."),
+        (messages.text(" \n\u200b"), "The text is missing or blank."),
+        (messages.text("a\x00"), "The text holds NUL or half a character."),
+        (messages.text("a\ud83d"), "The text holds NUL or half a character."),
+        ({"text": 5}, "The text is missing or blank."),
+        ({}, "A message has either a text or an attachment."),
+        ({**messages.attachment("image", URL), "text": "x"}, "A message has either a text or an attachment."),
+        ({"text": "hi", "is_echo": True}, "A message has no is_echo."),
+        ({"text": "hi", "metadata": "m" * 1000}, "The metadata has 1000 characters; Messenger allows 999."),
+        (messages.text("hi", [messages.quick_reply("t", "p")] * 14), "There are 14 quick replies"),
+        (
+            messages.text("hi", [messages.quick_reply("t" * 21, "p")]),
+            "title has 21 characters; Messenger allows 20",
+        ),
+        (messages.text("hi", [messages.quick_reply("t", "p" * 1001)]), "payload has 1001 characters"),
+        (messages.text("hi", [messages.quick_reply("", "p")]), "A quick reply's title is missing or blank."),
+        (messages.text("hi", [{"content_type": "location"}]), "content_type is text, user_phone_number or"),
+        ({"text": "hi", "quick_replies": []}, "There are 0 quick replies; Messenger allows 1 to 13."),
+        ({"text": "hi", "quick_replies": [5]}, "The quick replies are not a list of objects."),
+        (
+            messages.button_template("t" * 641, [messages.button("b")]),
+            "has 641 characters; Messenger allows 640",
+        ),
+        (messages.button_template("t", []), "There are 0 buttons; Messenger allows 1 to 3."),
+        (messages.button_template("t", [messages.button("b")] * 4), "There are 4 buttons"),
+        (messages.button_template("t", [messages.button("b" * 21)]), "A button's title has 21 characters"),
+        (messages.button_template("t", [messages.button("b", payload="p" * 1001)]), "payload has 1001"),
+        (
+            messages.button_template("t", [messages.button("b", url="javascript:1")]),
+            "A button's url does not",
+        ),
+        (messages.button_template("t", [{"title": "b"}]), "A button has a type."),
+        (messages.generic_template([ELEMENT] * 11), "There are 11 elements; Messenger allows 1 to 10."),
+        (messages.generic_template([{"title": "t" * 81}]), "An element's title has 81 characters"),
+        (messages.generic_template([{**ELEMENT, "subtitle": "s" * 81}]), "An element's subtitle has 81"),
+        (messages.generic_template([{**ELEMENT, "image_url": "x.png"}]), "The address of an element's image"),
+        (messages.generic_template([{**ELEMENT, "buttons": []}]), "There are 0 buttons"),
+        (messages.attachment("image", "ftp://x/y"), "The address of the image does not begin with http"),
+        (messages.attachment("image", "https://[x"), "The address of the image does not begin with http"),
+        (messages.attachment("hologram", URL), "An attachment has a payload and a type"),
+        ({"attachment": {"type": "file", "payload": {}}}, "has either a url or an attachment_id."),
+        ({"attachment": {"type": "template", "payload": {}}}, "A template has a template_type."),
+        ({"attachment": "x"}, "An attachment has a payload and a type"),
+        (messages.permission_request("t" * 66, "p"), "title of a permission request has 66 characters"),
+        (messages.permission_request("t", "p" * 1000), "payload of a permission request has 1000"),
+    ],
+)
+def test_what_breaks_a_limit_is_named_with_its_number(message: Any, words: str) -> None:
+    found = problems(message)
+    assert [problem for problem in found if words in problem], found
+
+
+@pytest.mark.parametrize(
+    "message", [None, [], "text", {"text": float("nan")}, {"text": {1, 2}}, {"text": b"x"}]
+)
+def test_what_is_no_json_object_is_no_message(message: Any) -> None:
+    assert problems(message)
+
+
+def test_a_permission_request_takes_nothing_but_title_and_payload() -> None:
+    message = messages.permission_request("t", "p")
+    message["attachment"]["payload"]["image_url"] = URL
+    assert problems(message) == ["Only title and payload of a permission request can be set."]
+
+
+def test_templates_that_we_do_not_know_are_let_through() -> None:
+    assert problems({"attachment": {"type": "template", "payload": {"template_type": "receipt"}}}) == []
+
+
+def test_the_fingerprint_is_that_of_what_is_said() -> None:
+    message = messages.button_template("hi\ud83d", [messages.button("Go")])
+    payload = dict(reversed(payload_of(message).items()))
+    reordered = {"metadata": "otn:1", "attachment": {"payload": payload, "type": "template"}}
+    assert fingerprint(message) == fingerprint(reordered)
+    assert fingerprint(message) != fingerprint(messages.text("hi"))
+    assert len(fingerprint(message)) == 64
+
+
+# --- a Rasa response ---
+
+
+def test_a_text_is_a_text_and_a_blank_line_begins_the_next_as_in_rasas_own_channels() -> None:
+    assert said(text=" Hello ") == [{"text": "Hello"}]
+    assert said(text="One\n\nTwo\nstill two\n\n \n\n") == [{"text": "One"}, {"text": "Two\nstill two"}]
+    assert said(text=7.5) == [{"text": "7.5"}]
+
+
+@pytest.mark.parametrize("content", [None, "", "  \n ", "\u200b", "\x00"])
+def test_a_blank_text_is_not_sent(content: Any) -> None:
+    assert said(text=content, buttons=[], elements=[], custom={}, image=None, attachment=None) == []
+
+
+def test_keys_that_belong_to_somebody_else_are_ignored() -> None:
+    assert said(
+        text="Hi", template="utter_hi", utter_action="utter_hi", metadata={"a": 1}, otn_topic="x"
+    ) == [{"text": "Hi"}]
+
+
+def test_the_response_is_left_as_it_was() -> None:
+    response = {"text": "Hi", "buttons": taps(5), "elements": [{"title": "t", "buttons": taps(4)}]}
+    before = copy.deepcopy(response)
+    from_response(response)
+    assert response == before
+
+
+def test_a_long_text_becomes_several_in_order() -> None:
+    sentence = "This is a sentence of some length. "
+    found = said(text=sentence * 200)
+    assert [problems(each) for each in found] == [[]] * 4
+    assert " ".join(each["text"] for each in found) == (sentence * 200).strip()
+    assert all(each["text"].endswith("length.") for each in found)
+
+
+def test_up_to_three_buttons_make_a_button_template() -> None:
+    (message,) = said(text="Which?", buttons=taps(3))
+    assert payload_of(message) == {
+        "template_type": "button",
+        "text": "Which?",
+        "buttons": [{"type": "postback", **each} for each in taps(3)],
+    }
+
+
+def test_a_text_too_long_for_a_template_goes_ahead_of_it() -> None:
+    found = said(text="word " * 500, buttons=taps(1))
+    *ahead, last = found
+    assert [problems(each) for each in found] == [[]] * len(found)
+    assert [list(each) for each in ahead] == [["text"]] * len(ahead)
+    assert payload_of(last)["buttons"]
+    assert " ".join([*(each["text"] for each in ahead), payload_of(last)["text"]]) == ("word " * 500).strip()
+
+
+@pytest.mark.parametrize("count", [4, 13])
+def test_more_than_three_buttons_become_quick_replies(count: int) -> None:
+    assert said(text="Which?", buttons=taps(count)) == [
+        {"text": "Which?", "quick_replies": [{"content_type": "text", **each} for each in taps(count)]}
+    ]
+
+
+def test_more_than_three_buttons_of_which_one_opens_a_page_become_several_templates() -> None:
+    buttons = [*taps(4), {"title": "Shop", "url": URL}]
+    first, second = said(text="Which?", buttons=buttons)
+    assert (payload_of(first)["text"], payload_of(second)["text"]) == ("Which?", messages.NO_TEXT)
+    assert [len(payload_of(each)["buttons"]) for each in (first, second)] == [3, 2]
+    assert payload_of(second)["buttons"][1] == {"type": "web_url", "title": "Shop", "url": URL}
+
+
+@pytest.mark.parametrize("key", ["buttons", "quick_replies"])
+def test_more_than_thirteen_choices_become_several_templates(key: str) -> None:
+    found = said(text="Which?", **{key: taps(14)})
+    shown = [each["payload"] for message in found for each in payload_of(message)["buttons"]]
+    assert shown == [each["payload"] for each in taps(14)]
+
+
+def test_quick_replies_ride_on_the_last_message_because_they_vanish_when_another_follows() -> None:
+    first, last = said(text="Look", image=URL, quick_replies=taps(2))
+    assert first == {"text": "Look"}
+    assert last["attachment"]["type"] == "image"
+    assert [each["title"] for each in last["quick_replies"]] == ["Choice 0", "Choice 1"]
+
+
+def test_a_permission_request_bears_no_quick_replies() -> None:
+    request = messages.permission_request("Restock", "otn:restock")
+    first, last = said(text="Shall I?", quick_replies=taps(2), custom=request)
+    assert len(first["quick_replies"]) == 2
+    assert last == request
+
+
+def test_buttons_without_a_text_get_a_stand_in_and_a_line_about_it() -> None:
+    for key, count in (("buttons", 2), ("quick_replies", 2), ("buttons", 5)):
+        (message,), (note,) = from_response({key: taps(count)})
+        assert problems(message) == []
+        assert "without a text" in note
+
+
+def test_choices_are_repaired_where_that_is_safe_and_dropped_where_it_is_not() -> None:
+    found, notes = from_response(
+        {
+            "text": "Which?",
+            "buttons": [
+                {"title": "A title of more than twenty", "payload": "/a"},
+                {"title": "No payload"},
+                {"title": "", "payload": "/b"},
+                {"title": "Too much", "payload": "p" * 1001},
+                {"title": "No page", "type": "web_url", "url": "shop"},
+                "Nonsense",
+            ],
+        }
+    )
+    assert payload_of(found[0])["buttons"] == [
+        {"type": "postback", "title": "A title of more tha…", "payload": "/a"},
+        {"type": "postback", "title": "No payload", "payload": "No payload"},
+    ]
+    assert notes == [
+        "The wording of a button's title has 27 characters and was cut to 20.",
+        "A button was dropped: A button's title is missing or blank.",
+        "A button was dropped: A button's payload has 1001 characters; Messenger allows 1000.",
+        "A button was dropped: A button's url does not begin with http:// or https://.",
+        "A button was dropped: it is no object.",
+    ]
+
+
+def test_no_line_about_cutting_repeats_the_wording() -> None:
+    _, notes = from_response(
+        {"text": "x", "buttons": [{"title": "private " * 9, "payload": "private" * 900}] * 2}
+    )
+    assert notes
+    assert "private" not in "".join(notes)
+
+
+def test_images_and_media_are_shown_and_other_addresses_written() -> None:
+    assert said(image=URL) == [messages.attachment("image", URL)]
+    assert said(attachment="https://x/a.MP4?b=c") == [messages.attachment("video", "https://x/a.MP4?b=c")]
+    assert said(attachment="https://x/list.pdf") == [messages.attachment("file", "https://x/list.pdf")]
+    assert said(attachment="https://youtu.be/abc") == [{"text": "https://youtu.be/abc"}]
+    video = {"type": "video", "payload": {"src": "https://x/a"}}
+    assert said(attachment=video) == [messages.attachment("video", "https://x/a")]
+
+
+def test_what_cannot_be_shown_is_dropped_with_a_line_and_costs_the_rest_nothing() -> None:
+    found, notes = from_response(
+        {"text": "Hi", "image": "cat.png", "attachment": 5, "custom": {"blocks": []}, "elements": [{"x": 1}]}
+    )
+    assert found == [{"text": "Hi"}]
+    assert notes == [
+        "An attachment was dropped: it is neither an address nor an object.",
+        "An element was dropped: An element's title is missing or blank.",
+        "A message was dropped (text): A message has no blocks. A message has either a text or an attachment.",
+        "A message was dropped (image): The address of the image does not begin with http:// or https://.",
+    ]
+
+
+def test_elements_become_carousels_of_ten() -> None:
+    elements = [{"title": f"T{n}", "subtitle": "", "image_url": URL, "buttons": taps(1)} for n in range(11)]
+    first, second = said(elements=elements)
+    assert [len(payload_of(each)["elements"]) for each in (first, second)] == [10, 1]
+    assert payload_of(second)["elements"] == [
+        {"title": "T10", "image_url": URL, "buttons": [{"type": "postback", **taps(1)[0]}]}
+    ]
+
+
+def test_elements_are_cut_to_size() -> None:
+    (message,), notes = from_response(
+        {"elements": [{"title": "t" * 81, "subtitle": "s" * 81, "buttons": taps(4)}]}
+    )
+    (element,) = payload_of(message)["elements"]
+    assert (len(element["title"]), len(element["subtitle"]), len(element["buttons"])) == (80, 80, 3)
+    assert len(notes) == 3
+
+
+REQUEST = messages.permission_request("Restock", "otn:restock")
+
+
+@pytest.mark.parametrize(
+    ("custom", "expected"),
+    [
+        ({"text": "Hi"}, [{"text": "Hi"}]),
+        (REQUEST, [REQUEST]),
+        (REQUEST["attachment"], [REQUEST]),
+        ({"message": REQUEST, "messaging_type": "RESPONSE"}, [REQUEST]),
+        ({"sender": {"id": "8"}, "text": "Hi"}, [{"text": "Hi"}]),
+        ({"recipient": {"id": "8"}, "message": {"text": "Hi", "metadata": "x"}}, [{"text": "Hi"}]),
+        ([{"text": "a"}, {"text": "b"}], [{"text": "a"}, {"text": "b"}]),
+        (
+            messages.button_template("t", [{"title": "Go", "payload": "/go"}]),
+            [messages.button_template("t", [messages.button("Go", payload="/go")])],
+        ),
+        (
+            {"text": "t", "quick_replies": [{"title": "Go", "payload": "/go"}]},
+            [messages.text("t", [messages.quick_reply("Go", "/go")])],
+        ),
+    ],
+)
+def test_custom_json_is_a_message_of_messengers(custom: Any, expected: list[Any]) -> None:
+    assert said(custom=custom) == expected
+
+
+def test_everything_at_once_comes_in_rasas_order() -> None:
+    found = said(
+        text="Hi",
+        elements=[{"title": "t"}],
+        attachment="https://x/a.pdf",
+        image=URL,
+        custom={"text": "custom"},
+        buttons=taps(1),
+    )
+    kinds = [each.get("text") or each["attachment"]["type"] for each in found]
+    assert kinds == ["template", "custom", "image", "file", "template"]
+    assert payload_of(found[-1])["template_type"] == "generic"
+
+
+# --- a follow-up ---
+
+BUY = {"title": "Buy", "payload": "/buy"}
+
+
+@pytest.mark.parametrize(
+    ("response", "message"),
+    [
+        ({"text": "It is back.\n\nWant it?"}, {"text": "It is back.\n\nWant it?"}),
+        ({"text": "a" * 1999}, {"text": "a" * 1999}),
+        (
+            {"text": "Back", "buttons": [BUY]},
+            messages.button_template("Back", [messages.button("Buy", payload="/buy")]),
+        ),
+        (
+            {"text": "Back", "buttons": [BUY] * 4},
+            messages.text("Back", [messages.quick_reply("Buy", "/buy")] * 4),
+        ),
+        ({"image": URL}, messages.attachment("image", URL)),
+        (
+            {"custom": {"attachment": {"type": "image", "payload": {"url": URL}}}},
+            messages.attachment("image", URL),
+        ),
+    ],
+)
+def test_what_fits_one_message_is_one(response: dict[str, Any], message: dict[str, Any]) -> None:
+    assert as_one_message(response) == message
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        ({}, "this makes 0 .nothing to say."),
+        ({"text": "  "}, "this makes 0"),
+        ({"text": "a" * 2000}, "this makes 2 .text, text.: shorten the text to 1999 characters"),
+        ({"text": "a" * 641, "buttons": taps(1)}, "this makes 2 .text, button template."),
+        ({"text": "a", "image": URL}, "this makes 2 .text, image."),
+        ({"text": "a", "custom": [{"text": "b"}, {"text": "c"}]}, "this makes 3"),
+        ({"text": "a", "buttons": taps(14)}, "this makes 5"),
+        ({"text": "a", "buttons": [{"title": "t" * 21, "payload": "p"}]}, "21 characters and was cut"),
+        ({"text": "a", "image": "cat.png"}, "was dropped"),
+        ({"buttons": taps(1)}, "without a text"),
+    ],
+)
+def test_what_does_not_is_refused_before_anything_is_spent(response: dict[str, Any], words: str) -> None:
+    with pytest.raises(NotOneMessage, match=words) as caught:
+        as_one_message(response)
+    assert isinstance(caught.value, OtnError)
+
+
+# --- cutting ---
+
+
+@pytest.mark.parametrize(
+    ("content", "most", "parts"),
+    [
+        ("", 10, []),
+        (" \n ", 10, []),
+        ("exactly 10", 10, ["exactly 10"]),
+        ("One two. Three four five.", 14, ["One two.", "Three four", "five."]),
+        ("One two. Three four five.", 16, ["One two.", "Three four five."]),
+        ("Line one\nline two words", 16, ["Line one", "line two words"]),
+        ("word word word", 9, ["word word", "word"]),
+        ("abcdefghij", 4, ["abcd", "efgh", "ij"]),
+        ("\u4f60\u597d\u3002\u4f60\u597d\u5417", 4, ["\u4f60\u597d\u3002", "\u4f60\u597d\u5417"]),
+        ("\U0001f600" * 3, 4, ["\U0001f600" * 2, "\U0001f600"]),
+        ("\U0001f600" * 3, 5, ["\U0001f600" * 2, "\U0001f600"]),
+        (FAMILY * 2, 15, [FAMILY, FAMILY]),
+        (FLAG * 3, 10, [FLAG * 2, FLAG]),
+        ("e\u0301" * 3, 3, ["e\u0301", "e\u0301", "e\u0301"]),
+        ("\U0001f44d\U0001f3fd" * 2, 7, ["\U0001f44d\U0001f3fd"] * 2),
+        ("a" + "\u0301" * 9, 4, ["a\u0301\u0301\u0301", "\u0301" * 4, "\u0301" * 2]),
+    ],
+)
+def test_a_text_is_cut_where_a_reader_would(content: str, most: int, parts: list[str]) -> None:
+    assert split_text(content, most) == parts
+
+
+def test_a_title_is_cut_before_a_character_that_does_not_fit() -> None:
+    (message,), _ = from_response({"text": "t", "buttons": [{"title": "a" * 13 + FAMILY, "payload": "p"}]})
+    (button,) = payload_of(message)["buttons"]
+    assert button["title"] == "a" * 13 + "…"
+
+
+@settings(deadline=None)
+@given(st.text(max_size=400), st.integers(4, 60))
+def test_cutting_loses_nothing_but_blanks(content: str, most: int) -> None:
+    def solid(value: str) -> str:
+        return "".join(each for each in value if not messages._is_blank(each))
+
+    parts = split_text(content, most)
+    assert solid("".join(parts)) == solid(content)
+    assert all(0 < length(part) <= most for part in parts)
+
+
+WORDS = st.text(st.characters(exclude_categories=[]), max_size=700) | st.sampled_from(
+    ["t", "x" * 2500, " ", URL]
+)
+LOOSE = st.none() | st.booleans() | st.integers() | st.floats() | WORDS
+CHOICE = LOOSE | st.dictionaries(
+    st.sampled_from(["title", "payload", "type", "url", "content_type", "image_url"]), LOOSE, max_size=5
+)
+ELEMENTS = LOOSE | st.fixed_dictionaries(
+    {},
+    optional={"title": LOOSE, "subtitle": LOOSE, "image_url": LOOSE, "buttons": st.lists(CHOICE, max_size=5)},
+)
+JSON = st.recursive(
+    LOOSE,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["text", "attachment", "type", "payload", "template_type", "buttons", "message"]),
+            inner,
+        )
+    ),
+    max_leaves=10,
+)
+RESPONSES = st.fixed_dictionaries(
+    {},
+    optional={
+        "text": LOOSE,
+        "image": LOOSE,
+        "attachment": JSON,
+        "buttons": st.lists(CHOICE, max_size=16) | JSON,
+        "quick_replies": st.lists(CHOICE, max_size=16) | JSON,
+        "elements": st.lists(ELEMENTS, max_size=12) | JSON,
+        "custom": JSON,
+    },
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(RESPONSES)
+def test_whatever_the_response_every_message_keeps_the_limits(response: dict[str, Any]) -> None:
+    found, _ = from_response(response)
+    assert [problems(message) for message in found] == [[]] * len(found)
+    assert all(json.dumps(message, allow_nan=False).isascii() for message in found)
+
+
+@settings(max_examples=100, deadline=None)
+@given(RESPONSES)
+def test_one_message_is_the_message_or_refused(response: dict[str, Any]) -> None:
+    try:
+        message = as_one_message(response)
+    except NotOneMessage:
+        return
+    assert problems(message) == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {"text": WORDS, "buttons": st.lists(CHOICE, max_size=16), "elements": st.lists(ELEMENTS)}
+    )
+)
+def test_the_simulator_finds_no_fault_with_what_we_make_of_text_buttons_and_elements(response: Any) -> None:
+    found, _ = from_response(response)
+    known = [each for each in found if not _kinds_of_buttons(each) - {"postback", "web_url"}]
+    assert [list(broken_rules(message)) for message in known] == [[]] * len(known)
+
+
+def _kinds_of_buttons(message: dict[str, Any]) -> set[str]:
+    payload = message.get("attachment", {}).get("payload", {})
+    holders = [payload, *payload.get("elements", [])]
+    return {button["type"] for holder in holders for button in holder.get("buttons", [])}
