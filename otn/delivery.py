@@ -130,7 +130,7 @@ def settle(tx: Tx, attempt: Attempt, outcome: Sent | SendError, now: datetime) -
         settle_as_sent(tx, attempt.delivery_id, outcome.message_id, now)
         return Settled(delivery=deliveries.get(tx, attempt.delivery_id))
     current = deliveries.get(tx, attempt.delivery_id)
-    affect_page_and_person(tx, current.page_id, current.contact_id, outcome, now)
+    affect_page_and_person(tx, current.page_id, current.contact_id, outcome, now, route=attempt.route)
     reaction = react(
         outcome,
         route=attempt.route,

@@ -295,7 +295,8 @@ def react(
     """
     if route is Route.TOKEN:
         return _react_token(error, attempts, doubtful)
-    return _react_psid(error, attempts, window_refused)
+    # What a person wrote by hand was decided as outside the window already.
+    return _react_psid(error, attempts, window_refused or route is Route.HUMAN_AGENT)
 
 
 def _react_psid(error: SendError, attempts: int, window_refused: bool) -> Reaction:
@@ -358,8 +359,11 @@ class PagePause:
 RESTRICTED_PROBE = timedelta(hours=6)  # probe slowly while Meta restricts the page (ERR 368)
 
 
-def pause_for(error: SendError) -> PagePause | None:
-    """What an error says about the whole page (ERR: rate limits, 190, 10, 200, 368)."""
+def pause_for(error: SendError, route: Route = Route.WINDOW) -> PagePause | None:
+    """What an error says about the whole page (ERR: rate limits, 190, 10, 200, 368).
+
+    HUMAN_AGENT needs a permission of its own (POLICY): its lack says nothing about other messages.
+    """
     if isinstance(error, Throttled):
         return PagePause(
             reason=f"Meta limits our calls ({error.code})", wait=timedelta(seconds=error.retry_after)
@@ -368,7 +372,7 @@ def pause_for(error: SendError) -> PagePause | None:
         return None
     if error.refusal is Refusal.PAGE_RESTRICTED:
         return PagePause(reason=f"Meta restricted the page ({error.code})", wait=RESTRICTED_PROBE)
-    if error.refusal is Refusal.PERMISSION_MISSING:
+    if error.refusal is Refusal.PERMISSION_MISSING and route is not Route.HUMAN_AGENT:
         return PagePause(reason=f"the page lacks a permission ({error.code}: {error.detail})")
     if error.refusal is Refusal.BAD_ACCESS_TOKEN:
         return PagePause(reason="the page access token is not valid any more (190); connect the page again")

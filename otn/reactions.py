@@ -5,13 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 
 from otn.errors import SendError
+from otn.models import Route
 from otn.policy import pause_for, undeliverable_for
 from otn.store import Tx, audit, contacts, pages
 
 
-def affect_page_and_person(tx: Tx, page_id: str, contact_id: int, error: SendError, now: datetime) -> None:
+def affect_page_and_person(
+    tx: Tx, page_id: str, contact_id: int, error: SendError, now: datetime, *, route: Route = Route.WINDOW
+) -> None:
     """Pause the page, or mark the person as unreachable, if that is what the error says."""
-    if pause := pause_for(error):
+    if pause := pause_for(error, route):
         pages.pause(tx, page_id, pause.reason, now + pause.wait if pause.wait else None)
         audit.record(
             tx, who="meta", action="page.pause", subject=page_id, now=now, details={"reason": pause.reason}
