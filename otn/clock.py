@@ -8,6 +8,8 @@ from pathlib import Path
 
 Clock = Callable[[], datetime]
 
+_FARTHEST = timedelta(days=100 * 365)  # beyond this (or at "nan") a shift is no shift but a mistake
+
 
 def system_now() -> datetime:
     """The real time, aware, in UTC."""
@@ -31,6 +33,7 @@ def clock(offset_file: Path | None) -> Clock:
 
 def _offset(path: Path) -> float:
     try:
-        return float(path.read_text().strip() or 0)
+        seconds = float(path.read_text().strip() or 0)
     except (OSError, ValueError):
         return 0.0
+    return seconds if abs(seconds) <= _FARTHEST.total_seconds() else 0.0
