@@ -8,7 +8,7 @@ from pathlib import Path
 
 Clock = Callable[[], datetime]
 
-_FARTHEST = timedelta(days=100 * 365)  # beyond this (or at "nan") a shift is no shift but a mistake
+_FARTHEST = timedelta(days=1000 * 366)  # beyond this, or at "nan", it is a mistake, as for the simulator
 
 
 def system_now() -> datetime:
