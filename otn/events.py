@@ -16,7 +16,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import Any
@@ -176,6 +176,18 @@ def parse(body: bytes, received_at: datetime) -> list[Event]:
         for entry in _entries(body)
         for item, source in _items(entry, received_at.astimezone(timezone.utc))
     ]
+
+
+def restore(
+    raw: bytes, *, page_id: str, key: str, at: datetime, received_at: datetime, standby: bool = False
+) -> Event:
+    """Return a kept event of `messaging` or `standby` again, from its `raw` and what was kept beside it.
+
+    Key and time are taken as given: both may have come from the entry around it. `token` is None, because `raw`
+    holds only a hash. A BROKEN event stays broken.
+    """
+    source = _Source(page_id=page_id, received_at=received_at, where="standby" if standby else "messaging")
+    return replace(_event(json.loads(raw), source), key=key, at=at, token=None)
 
 
 def opens_window(event: Event) -> WindowOpening | None:

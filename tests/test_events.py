@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -22,6 +23,7 @@ from otn.events import (
     clean,
     opens_window,
     parse,
+    restore,
     sign,
     verify_signature,
 )
@@ -423,6 +425,21 @@ def test_a_missing_entry_id_is_taken_from_the_event() -> None:
 def test_numeric_ids_are_read_as_text() -> None:
     event = one({**said(), "sender": {"id": 7007}}, id=1001)
     assert (event.page_id, event.psid) == (PAGE, PERSON)
+
+
+def test_a_kept_event_is_restored_with_its_own_key_and_time_but_without_its_token() -> None:
+    wordless = {"sender": {"id": PERSON}, "message": {"text": "hi"}}
+    for kept in (
+        one(tapped()),
+        one(said()),
+        one(wordless, time=MS),
+        *parse(body_of(said(), where="standby"), NOW),
+    ):
+        later = NOW + timedelta(days=1)
+        again = restore(
+            kept.raw, page_id=PAGE, key=kept.key, at=kept.at, received_at=later, standby=kept.standby
+        )
+        assert replace(again, raw=kept.raw, at_is_guessed=False) == replace(kept, token=None)
 
 
 # --- times ---
