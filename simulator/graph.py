@@ -94,7 +94,7 @@ class Graph:
 
     async def _admit(self, request: web.Request, *, for_page: bool) -> tuple[PageState, Json] | Refusal:
         """The Page whose access token the call carries, and the parameters; or why it may not come in."""
-        found = parameters(await request.read(), request.content_type, dict(request.query))
+        found = parameters(await request.read(), request.headers.get("Content-Type", ""), dict(request.query))
         if found is None:
             return Refusal(rule="the body is neither a JSON object nor a form (SEND)")
         state = self._world.pages_by_token.get(_access_token(request, found))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from functools import lru_cache
 
 from simulator.refusal import RATE_LIMIT, Refusal
 from simulator.settings import Settings
@@ -25,12 +26,14 @@ def usage_headers(state: PageState, settings: Settings, regain_minutes: int = 0)
     """The headers of every answer: per cent used, and minutes until calls are accepted again (RATE)."""
     limit = settings.calls_per_second
     used = 100 if regain_minutes else min(100, len(state.calls) * 100 // limit) if limit else 0
+    return _usage(state.page.id, used, regain_minutes)
+
+
+@lru_cache(maxsize=1024)
+def _usage(page_id: str, used: int, regain_minutes: int) -> dict[str, str]:
     share = {"call_count": used, "total_cputime": 0, "total_time": 0}
     case = {"type": "messenger", **share, "estimated_time_to_regain_access": regain_minutes}
-    return {
-        "X-Business-Use-Case-Usage": json.dumps({state.page.id: [case]}),
-        "X-App-Usage": json.dumps(share),
-    }
+    return {"X-Business-Use-Case-Usage": json.dumps({page_id: [case]}), "X-App-Usage": json.dumps(share)}
 
 
 def _hit(calls: deque[float], limit: int, now: float) -> bool:

@@ -27,8 +27,9 @@ def create_app(
     world = World(config, wall, monotonic)
     app = web.Application(client_max_size=LONGEST_BODY)
     app[WORLD] = world
-    app.add_routes(Control(world).routes())
+    # In this order: aiohttp tries one route after the other, and the bot's are the busy ones.
     app.add_routes(Graph(world).routes())
+    app.add_routes(Control(world).routes())
     app.cleanup_ctx.append(_outbox)
     # aiohttp 3.9 was typed for an older aiosignal.
     app.on_shutdown.append(_let_waiting_go)  # type: ignore[arg-type]
