@@ -389,7 +389,7 @@ def test_a_call_that_never_got_a_connection_never_left_us(serve: Any) -> None:
     server = serve(lambda _, __: not server.over.wait())
 
     async def both() -> list[BaseException]:
-        async with AsyncGraph(total_timeout=0.3, connections=1) as graph:
+        async with AsyncGraph(total_timeout=1.0, connections=1) as graph:
             calls = (graph.send(message(server.address)) for _ in range(2))
             return await asyncio.gather(*calls, return_exceptions=True)  # type: ignore[return-value]
 

@@ -28,7 +28,11 @@ class AsyncGraph:
         total_timeout: float = protocol.TOTAL_TIMEOUT,
         connections: int = 100,
     ) -> None:
-        self._timeout = aiohttp.ClientTimeout(total=total_timeout, sock_connect=connect_timeout)
+        # Half of the total at most to wait for a free connection: a message that begins too late to be answered
+        # in time would have an unknown outcome, one that never began has a certain one.
+        self._timeout = aiohttp.ClientTimeout(
+            total=total_timeout, connect=total_timeout / 2, sock_connect=connect_timeout
+        )
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
 
