@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -17,7 +19,7 @@ from cryptography.fernet import Fernet
 
 from otn.models import Contact, TokenState, Topic
 from otn.policy import token_expiry, window_until
-from otn.store import Store, contacts, migrate, pages, tokens, topics
+from otn.store import Store, Tx, contacts, migrate, pages, tokens, topics
 from otn.store.schema import metadata
 from otn.vault import Vault
 
@@ -201,6 +203,27 @@ class Make:
             if state is not TokenState.AVAILABLE:
                 tokens.move(tx, token_id, TokenState.AVAILABLE, state)
             return token_id
+
+
+Work = Callable[[Tx], Any]
+
+
+@pytest.fixture
+def at_once(store: Store) -> Callable[..., list[Any]]:
+    """Runs functions at the same moment, each in a thread and a transaction of its own; gives their results."""
+
+    def run(*works: Work) -> list[Any]:
+        barrier = threading.Barrier(len(works))
+
+        def one(work: Work) -> Any:
+            barrier.wait(10)
+            with store.begin() as tx:
+                return work(tx)
+
+        with ThreadPoolExecutor(len(works)) as pool:
+            return list(pool.map(one, works))
+
+    return run
 
 
 @pytest.fixture

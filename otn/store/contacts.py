@@ -7,6 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from otn.errors import NotFound
+from otn.events import WindowOpening
 from otn.models import Contact
 from otn.store.engine import Tx, db_epoch, insert_if_new
 from otn.store.schema import contact
@@ -65,22 +66,30 @@ def every(tx: Tx, *, page_id: str | None = None, after: int = 0, limit: int = 10
     return [Contact(**row._mapping) for row in tx.execute(query)]
 
 
+_MESSAGES = {WindowOpening.MESSAGE.value, WindowOpening.AD.value}
+
+
 def open_window(tx: Tx, contact_id: int, *, opened_by: str, at: datetime, until: datetime) -> None:
-    """Open the window, or lengthen it. An older event never shortens it: events arrive out of order."""
+    """Open the window, or lengthen it. An older event never shortens it: events arrive out of order.
+
+    Only messages count as the last message, from which a person may answer by hand for seven days (POLICY).
+    """
     tx.execute(
         contact.update()
         .where(contact.c.id == contact_id)
         .where(contact.c.window_until.is_(None) | (contact.c.window_until < until))
         .values(window_opened_at=at, window_opened_by=opened_by, window_until=until)
     )
-    _advance(tx, contact_id, contact.c.last_message_at, at)
+    if opened_by in _MESSAGES:
+        _advance(tx, contact_id, contact.c.last_message_at, at)
 
 
-def close_window(tx: Tx, contact_id: int, at: datetime) -> None:
-    """Believe Meta when it says that the window is closed."""
+def close_window(tx: Tx, contact_id: int, at: datetime, *, asked_at: datetime | None = None) -> None:
+    """Believe Meta when it says that the window is closed; not what was opened after we asked (`asked_at`)."""
     tx.execute(
         contact.update()
         .where(contact.c.id == contact_id, contact.c.window_until > at)
+        .where(contact.c.window_opened_at <= (asked_at or at))
         .values(window_until=at)
     )
 
@@ -99,9 +108,17 @@ def _advance(tx: Tx, contact_id: int, column: sa.Column[datetime], at: datetime)
     )
 
 
-def mark_undeliverable(tx: Tx, contact_id: int, reason: str | None) -> None:
-    """Remember that messages can't reach this person; None: they can again."""
-    tx.execute(contact.update().where(contact.c.id == contact_id).values(undeliverable_reason=reason))
+def mark_undeliverable(
+    tx: Tx, contact_id: int, reason: str | None, *, asked_at: datetime | None = None
+) -> None:
+    """Remember that messages can't reach this person; None: they can again.
+
+    Whoever wrote to us after we asked (`asked_at`) can be reached.
+    """
+    query = contact.update().where(contact.c.id == contact_id)
+    if asked_at is not None:
+        query = query.where(contact.c.window_opened_at.is_(None) | (contact.c.window_opened_at <= asked_at))
+    tx.execute(query.values(undeliverable_reason=reason))
 
 
 def do_not_ask_before(tx: Tx, contact_id: int, until: datetime) -> None:
@@ -110,10 +127,14 @@ def do_not_ask_before(tx: Tx, contact_id: int, until: datetime) -> None:
 
 
 def request_erasure(tx: Tx, contact_id: int, now: datetime) -> None:
-    """Mark the person as one who wants to be forgotten: from this commit on, nothing new is sent."""
+    """Mark the person as one who wants to be forgotten: from this commit on, nothing new is sent.
+
+    Who asks again means everything up to now.
+    """
     tx.execute(
         contact.update()
-        .where(contact.c.id == contact_id, contact.c.erase_requested_at.is_(None))
+        .where(contact.c.id == contact_id)
+        .where(contact.c.erase_requested_at.is_(None) | (contact.c.erase_requested_at < now))
         .values(erase_requested_at=now)
     )
 
@@ -131,7 +152,7 @@ def erase(tx: Tx, person: Contact, now: datetime) -> None:
     """
     keep = {"id", "page_id", "psid", "created_at", "turn_owner", "turn_lease_until", "undeliverable_reason"}
     asked_at = person.erase_requested_at or now
-    if person.window_opened_at is not None and person.window_opened_at > asked_at:
+    if any(at is not None and at > asked_at for at in (person.window_opened_at, person.last_message_at)):
         keep |= {"window_opened_at", "window_opened_by", "window_until", "last_message_at"}
     values: dict[str, object] = {column.name: None for column in contact.c if column.name not in keep}
     values["erased_at"] = asked_at
