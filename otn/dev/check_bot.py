@@ -49,12 +49,10 @@ def check_stories(root: Path) -> int:
     started = time.monotonic()
     options = ["--stories", str(STORIES), "--model", str(train.MODEL), "--out", str(RESULTS)]
     code, output = rasa(root, "test", "core", "--fail-on-prediction-errors", "--no-plot", *options)
-    if code:
-        failed = root / RESULTS / "failed_test_stories.yml"
-        shown = (
-            failed.read_text(encoding="utf-8") if failed.exists() else "\n".join(output.splitlines()[-20:])
-        )
-        print(f"bot: a test story of {STORIES} goes another way:\n{shown}", file=sys.stderr)
+    wrong = complaints(output)
+    if code or wrong:
+        told = output.partition("WrongPredictionException: ")[2].splitlines() or output.splitlines()[-20:]
+        print(f"bot: {STORIES} goes another way:", *wrong, *told, sep="\n  ", file=sys.stderr)
         return 1
     print(f"bot: every story of {STORIES} goes as it should ({time.monotonic() - started:.0f} s)", flush=True)
     return 0

@@ -24,7 +24,6 @@ QUIET: Final = {
     "RASA_TELEMETRY_ENABLED": "false",  # also keeps Sentry off
     "SQLALCHEMY_SILENCE_UBER_WARNING": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TQDM_DISABLE": "1",
 }
 
 
