@@ -6,14 +6,13 @@ that nothing in the body can be lost, and a re-delivery changes nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from otn.asking import topic_in
 from otn.delivery import settle_as_sent
-from otn.events import Event, EventKind, opens_window, parse
+from otn.events import Event, EventKind, opens_window, restore
 from otn.models import Contact, InboxState, Topic
 from otn.policy import token_expiry, window_until
 from otn.store import Tx, audit, contacts, deliveries, inbox, pages, requests, tokens, topics
@@ -68,12 +67,14 @@ def record_broken(tx: Tx, vault: Vault, event: Event, why: str, now: datetime) -
 
 def reread(vault: Vault, row: inbox.InboxRow) -> Event:
     """The event of an inbox row again (an opt-in's token is not in it: that is in the token store)."""
-    envelope = {
-        "object": "page",
-        "entry": [{"id": row.page_id, "messaging": [json.loads(vault.open(row.sealed))]}],
-    }
-    (event,) = parse(json.dumps(envelope).encode(), row.received_at)
-    return event
+    return restore(
+        vault.open(row.sealed),
+        page_id=row.page_id,
+        key=row.event_key,
+        at=row.event_at,
+        received_at=row.received_at,
+        standby=row.standby,
+    )
 
 
 def _record_only(

@@ -23,7 +23,9 @@ class InboxRow:
     page_id: str
     event_key: str
     attempts: int
+    event_at: datetime
     received_at: datetime
+    standby: bool
     sealed: bytes = field(repr=False)
 
 
@@ -158,7 +160,9 @@ def _oldest(tx: Tx, contact_id: int) -> InboxRow | None:
             inbound_event.c.page_id,
             inbound_event.c.event_key,
             inbound_event.c.attempts,
+            inbound_event.c.event_at,
             inbound_event.c.received_at,
+            inbound_event.c.standby,
             inbound_event.c.raw.label("sealed"),
         )
         .where(inbound_event.c.contact_id == contact_id, inbound_event.c.state == InboxState.NEW.value)
