@@ -77,9 +77,13 @@ class Received(NamedTuple):
 
 
 class Bot:
-    """A bot that only listens. It says 200, or what `answers` holds next: a status, or None for a reset."""
+    """A bot that only listens. It says 200, or what `answers` holds next: a status, or None for a broken connection.
+
+    While `silent` it says nothing at all.
+    """
 
     def __init__(self) -> None:
+        self.silent = False
         self.received: list[Received] = []
         self.answers: deque[int | None] = deque()
         self.url = ""
@@ -112,6 +116,8 @@ class Bot:
         async with self._news:
             self.received.append(Received(raw, dict(request.headers), dict(request.query), body))
             self._news.notify_all()
+        if self.silent:
+            await asyncio.wait_for(asyncio.Event().wait(), PATIENCE_SECONDS)
         status = self.answers.popleft() if self.answers else 200
         if status is None and request.transport is not None:
             request.transport.abort()
