@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+from unicodedata import category
 
+from otn import messages
 from otn.errors import ConfigError, InvalidInput, InvalidMove
 from otn.models import FAMILY_NAME, TOPIC_NAME, Topic
-from otn.policy import TITLE_MAX
 from otn.store import Tx, audit, topics
 
 # Rasa counts a value that the domain does not list as `__other__`, and stories may branch on that.
@@ -26,9 +27,9 @@ def planned(topic: Topic, known_kinds: Sequence[str] | None) -> Topic:
     topic = replace(topic, title=topic.title.strip(), is_family=topic.name.endswith("*"))
     problems = [*_name_problems(topic), *_title_problems(topic), *_kind_problems(topic, known_kinds)]
     if topic.min_interval < timedelta(0):
-        problems.append("the least time between two requests cannot be negative")
+        problems.append("The least time between two requests cannot be negative.")
     if topic.weekly_cap < 1:
-        problems.append("the weekly cap must be at least 1; archive a topic that nobody shall be asked for")
+        problems.append("The weekly cap must be at least 1; archive a topic that nobody shall be asked for.")
     if problems:
         raise InvalidInput(problems)
     return topic
@@ -121,13 +122,9 @@ def _name_problems(topic: Topic) -> list[str]:
 
 
 def _title_problems(topic: Topic) -> list[str]:
-    if not topic.title:
-        return ["the title is empty: it is what Messenger shows above the Notify Me button"]
-    if not topic.title.isprintable():
-        return ["the title holds a line break or another unprintable character"]
-    if len(topic.title) > TITLE_MAX:
-        return [f"the title has {len(topic.title)} characters; Messenger shows at most {TITLE_MAX}"]
-    return []
+    if any(category(letter) in ("Cc", "Zl", "Zp") for letter in topic.title):
+        return ["The title holds a line break or another character that cannot be shown."]
+    return messages.problems(messages.permission_request(topic.title, topic.name))
 
 
 def _kind_problems(topic: Topic, known: Sequence[str] | None) -> list[str]:

@@ -198,6 +198,7 @@ class Delivery:
     sending_at: datetime | None
     settled_at: datetime | None
     message_id: str | None
+    error: str | None  # why not, in a sentence: the rules' or Meta's
     error_code: int | None
     error_subcode: int | None
     noted_at: datetime | None

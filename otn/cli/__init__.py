@@ -14,14 +14,18 @@ from typing import Annotated
 
 import typer
 
-from otn.cli import init, topics
+from otn.cli import init, send, topics
 from otn.cli.session import commands
 from otn.cli.terminal import say
 from otn.errors import ConfigError, InvalidInput, OtnError, StoreUnavailable
 
 app = commands("One-Time Notifications for a Messenger bot: topics, permissions, follow-ups.")
 app.command("init")(init.init)
+app.command("send")(send.send)
 app.add_typer(topics.app, name="topics")
+
+
+_INTERRUPTED = 128 + 2  # as shells count a Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         typer.main.get_command(app)(list(sys.argv[1:] if arguments is None else arguments), "otn")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if code == _INTERRUPTED:
+            say(
+                "Interrupted. What was on its way to a person is settled by `otn worker`, and never sent twice."
+            )
     except OtnError as problem:
         code = _explain(problem)
     except Exception as bug:  # noqa: BLE001 - a person typed this: they get a sentence, not a traceback

@@ -9,6 +9,11 @@ from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from unicodedata import category
+
+# Controls, line breaks, halves of characters. Not "unprintable": emoji are made of that.
+_STEERING = ("Cc", "Cs", "Zl", "Zp")
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def say(text: str = "") -> None:
@@ -59,8 +64,8 @@ def duration(length: timedelta) -> str:
 
 
 def harmless(text: str) -> str:
-    """The text on one line, without anything that could steer a terminal or break the encoding of stdout."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    """The text on one line, without anything that could steer a terminal or turn its order around."""
+    return "".join(" " if category(letter) in _STEERING or letter in _TURNING else letter for letter in text)
 
 
 def _plain(value: object) -> Any:

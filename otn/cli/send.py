@@ -1,0 +1,134 @@
+"""`otn send`: one follow-up to one person."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict
+from datetime import timedelta
+from enum import Enum
+from math import ceil
+from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
+
+import typer
+
+from otn.cli.session import Json, Page, Psid, opened
+from otn.cli.terminal import print_json, print_line, say
+from otn.settings import READING, SENDING
+
+if TYPE_CHECKING:
+    from otn.app import App
+    from otn.delivery import Order
+    from otn.sending import Report
+
+LONGEST_ID = 200
+
+
+class Push(str, Enum):
+    """How loudly a message arrives (SEND)."""
+
+    REGULAR = "REGULAR"
+    SILENT_PUSH = "SILENT_PUSH"
+    NO_PUSH = "NO_PUSH"
+
+
+def send(
+    context: typer.Context,
+    psid: Psid,
+    topic: Annotated[str, typer.Option("--topic", metavar="T", help="The topic the person agreed to.")],
+    text: Annotated[str, typer.Option("--text", metavar="TEXT", help="One message: under 2000 characters.")],
+    page: Page = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--id", metavar="KEY", help="Your own id: the same id is sent once, however often asked."
+        ),
+    ] = None,
+    human_agent: Annotated[
+        bool,
+        typer.Option("--human-agent", help="A person wrote this: up to 7 days after their last message."),
+    ] = False,
+    notification_type: Annotated[
+        Push | None, typer.Option("--notification-type", case_sensitive=False, help="How loudly it arrives.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would happen and why; send and record nothing.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Send one follow-up: as a standard message while the window is open, by a permission after that.
+
+    Exit code 0: it was sent. 1: it was not, and why.
+
+    \b
+    Examples:
+      otn send 7007 --topic restock-blue --text "The blue one is back." --dry-run
+      otn send 7007 --topic restock-blue --text "The blue one is back." --id restock-blue-2026-10
+    """
+    with opened(context, READING if dry_run else SENDING) as app:
+        from otn.delivery import Order
+        from otn.messages import text as text_message
+        from otn.models import Origin
+
+        order = Order(
+            page_id=_page_of(app, psid, page),
+            psid=psid,
+            topic=topic,
+            message=text_message(text),
+            dedupe_key=f"cli:{_checked(key) or uuid4()}",
+            origin=Origin.CLI,
+            human_agent=human_agent,
+            notification_type=notification_type.value if notification_type else None,
+        )
+        report = _foresee(app, order) if dry_run else _send(app, order)
+    _show(report, topic, json)
+    if not report.is_good:
+        raise typer.Exit(1)
+
+
+def _foresee(app: App, order: Order) -> Report:
+    from otn import sending
+
+    return sending.foresee(app, order)
+
+
+def _send(app: App, order: Order) -> Report:
+    from otn import sending
+    from otn.graph.sync import SyncGraph
+
+    with SyncGraph() as graph:
+        return sending.send(app, graph, order, _wait)
+
+
+def _wait(length: timedelta) -> None:
+    say(f"No definite answer yet; the next try is in {ceil(length.total_seconds())} s.")
+    threading.Event().wait(length.total_seconds())
+
+
+def _page_of(app: App, psid: str, page: str | None) -> str:
+    """The Page to send from: the one named, else the one that knows this person. Raises NotFound."""
+    from otn.store import contacts
+
+    with app.store.read() as tx:
+        found = contacts.by_psid(tx, psid, page)
+    return found.page_id if found else page or ""
+
+
+def _checked(key: str | None) -> str | None:
+    if key is not None and not (0 < len(key) <= LONGEST_ID and key.isprintable()):
+        raise typer.BadParameter(f"an id has 1 to {LONGEST_ID} printable characters", param_hint="--id")
+    return key
+
+
+def _show(report: Report, topic: str, json: bool) -> None:
+    if json:
+        print_json(asdict(report))
+        return
+    print_line(f"{_OPENING.get(report.state, '')}{report.sentence}")
+    if report.rule and report.rule != report.sentence:
+        print_line(f"Why: {report.rule}")
+    if report.delivery_id is not None or report.state in ("would_send", "would_skip"):
+        print_line(f"Permissions left for '{topic}': {report.tokens_left}")
+
+
+_OPENING = {"skipped": "Not sent: ", "would_send": "Would be sent: ", "would_skip": "Would not be sent: "}
