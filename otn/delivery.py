@@ -110,7 +110,7 @@ def resume(tx: Tx, vault: Vault, delivery_id: int, now: datetime) -> Attempt | D
     contacts.lock(tx, deliveries.get(tx, delivery_id).contact_id)
     current = deliveries.get(tx, delivery_id)
     if current.state is DeliveryState.QUEUED:
-        return _start(tx, vault, current, now)
+        return _start_unless_paused(tx, vault, current, now)
     if current.state is DeliveryState.UNKNOWN and current.route is Route.TOKEN:
         return _ask_again(tx, vault, current, now)
     return None
@@ -249,6 +249,15 @@ def _start(tx: Tx, vault: Vault, queued: Delivery, now: datetime) -> Attempt | D
         _skip(tx, queued, decision, now)
         return decision
     return _attempt(tx, vault, queued, decision, token_id, now)
+
+
+def _start_unless_paused(tx: Tx, vault: Vault, queued: Delivery, now: datetime) -> Attempt | Deny | None:
+    """A pause that ends by itself (Meta limits our calls) only delays what waits; any other is a reason."""
+    page = _page(tx, queued.page_id)
+    if page.paused_until is not None and page_is_paused(page, now):
+        deliveries.postpone(tx, queued.id, page.paused_until)
+        return None
+    return _start(tx, vault, queued, now)
 
 
 def _skip(tx: Tx, queued: Delivery, why: Deny, now: datetime) -> None:
