@@ -17,7 +17,7 @@ from simulator.mishaps import broken_answer, strike
 from simulator.page_calls import Outcome, Work
 from simulator.people import Json
 from simulator.rates import count_call, usage_headers
-from simulator.refusal import BAD_ACCESS_TOKEN, NO_SUCH_OBJECT, RATE_LIMIT, Refusal
+from simulator.refusal import BAD_ACCESS_TOKEN, NO_SUCH_OBJECT, Refusal
 from simulator.sending import carry_out, note_refusal
 from simulator.world import PageState, World
 
@@ -163,16 +163,15 @@ class Graph:
         outcome = await strike(self._world, request, target, fault, act)
         if outcome is None:
             return broken_answer(fault)
-        regain = fault.regain_minutes if outcome.refusal and outcome.refusal.code == RATE_LIMIT else 0
-        return self._respond(outcome, state, regain)
+        return self._respond(outcome, state, fault.regain_minutes)
 
     # Answers
 
-    def _respond(self, outcome: Outcome, state: PageState, regain_minutes: int = 0) -> web.Response:
+    def _respond(self, outcome: Outcome, state: PageState, regain_minutes: int = 1) -> web.Response:
+        """The HTTP answer. `regain_minutes` is told only to a Page that made too many calls."""
         refusal = outcome.refusal
-        if refusal is not None and refusal.code == RATE_LIMIT:
-            regain_minutes = regain_minutes or 1
-        headers = usage_headers(state, self._world.settings, regain_minutes)
+        throttled = refusal is not None and refusal.throttles
+        headers = usage_headers(state, self._world.settings, regain_minutes if throttled else 0)
         if refusal is not None:
             return _json(refusal.body(), refusal.http_status, headers)
         return _json(json.dumps(outcome.body).encode(), 200, headers)

@@ -35,6 +35,10 @@ BAD_ACCESS_TOKEN = Code(190)
 POLICY_BLOCK = Code(368)
 RATE_LIMIT = Code(613)
 
+# ERR, RATE: codes that stop a whole Page; with another subcode they concern one person.
+_THROTTLING = frozenset({4, 17, 32, 613, 80001, 80006})
+_THROTTLING_SUBCODES = frozenset({None, 2534040, 1996})
+
 _STATUS = {1: 500, 2: 500, 4: 403, 10: 403, 190: 401, 200: 403, 341: 403, 551: 403}
 _TRANSIENT = frozenset({1, 2, 4, 17, 32, 341, 613, 80001, 80006})
 _MESSAGES = {
@@ -63,6 +67,11 @@ class Refusal:
     def http_status(self) -> int:
         """The HTTP status that goes with the code; 400 where nothing else is known."""
         return self.status or _STATUS.get(self.code.code, 400)
+
+    @property
+    def throttles(self) -> bool:
+        """Whether the Page has made too many calls, so that the headers must tell when it may go on (RATE)."""
+        return self.code.code in _THROTTLING and self.code.subcode in _THROTTLING_SUBCODES
 
     def body(self) -> bytes:
         """The JSON that Graph answers with (ERR)."""
