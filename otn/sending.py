@@ -127,18 +127,14 @@ def post(app: App, graph: Graph, config: GraphConfig, attempt: Attempt) -> Settl
         tag=attempt.tag,
         notification_type=attempt.notification_type,
     )
+    log.info("delivery %d: -> sending (%s)", attempt.delivery_id, attempt.route.value)
     outcome: Sent | SendError
     try:
         outcome = graph.send(request)
     except SendError as error:
         outcome = error
     settled = _settle(app, attempt, outcome)
-    log.info(
-        "delivery %d: sending -> %s (%s)",
-        attempt.delivery_id,
-        settled.delivery.state.value,
-        attempt.route.value,
-    )
+    log.info("delivery %d: sending -> %s", attempt.delivery_id, settled.delivery.state.value)
     return settled
 
 

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from otn.cli import init, send, topics
+from otn.cli import init, send, topics, worker
 from otn.cli.session import commands
 from otn.cli.terminal import say
 from otn.errors import ConfigError, InvalidInput, OtnError, StoreUnavailable
@@ -22,6 +22,7 @@ from otn.errors import ConfigError, InvalidInput, OtnError, StoreUnavailable
 app = commands("One-Time Notifications for a Messenger bot: topics, permissions, follow-ups.")
 app.command("init")(init.init)
 app.command("send")(send.send)
+app.command("worker")(worker.worker)
 app.add_typer(topics.app, name="topics")
 
 

@@ -1,0 +1,77 @@
+"""`otn worker`: what has to be done outside of conversations."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from otn.cli.session import opened
+from otn.cli.terminal import say
+from otn.settings import SENDING
+
+
+def worker(
+    context: typer.Context,
+    once: Annotated[bool, typer.Option("--once", help="Stop when nothing is due.")] = False,
+) -> None:
+    """Finish what was begun: ask again where an answer stayed away, retry, clean up. Runs until stopped.
+
+    Any number of workers may run. Ctrl-C or SIGTERM stops it after the message that is being sent.
+
+    \b
+    Examples:
+      otn worker
+      otn worker --once
+    """
+    from otn import worker as jobs
+    from otn.graph.sync import SyncGraph
+
+    _log_to_stderr()
+    with opened(context, SENDING) as app, SyncGraph() as graph, _stopped_by_signals() as stop:
+        if once:
+            number = jobs.run_once(app, graph, stop)
+            say(
+                f"Nothing is due any more; {number} deliveries were taken up."
+                if number
+                else "Nothing is due."
+            )
+            return
+        logging.getLogger("otn.worker").info("worker %d works on %r", os.getpid(), app.store)
+        jobs.run(app, graph, stop)
+        logging.getLogger("otn.worker").info("worker %d has stopped", os.getpid())
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set. A second one of them ends the process as usual."""
+    stop = threading.Event()
+
+    def request(number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, before[number])
+
+    numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, request) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("otn")
+    logger.setLevel(logging.INFO)
+    logger.handlers[:] = [handler]
+    logger.propagate = False
