@@ -19,7 +19,7 @@ def erase(tx: Tx, contact_id: int, now: datetime) -> bool:
     """Destroy tokens, profile, inbox and words; False if a message to them is on its way: try again later.
 
     Delivery rows stay without what was said, so that sums and uniqueness hold. Events older than the
-    erasure do not bring the person back.
+    wish do not bring the person back; what the person did since it was uttered stays.
     """
     contact = contacts.lock(tx, contact_id)
     if contact.erase_requested_at is None:
@@ -27,7 +27,7 @@ def erase(tx: Tx, contact_id: int, now: datetime) -> bool:
     if deliveries.being_sent(tx, contact_id):
         return False
     deliveries.erase(tx, contact_id, now)
-    tokens.erase(tx, contact_id)
+    tokens.erase(tx, contact_id, contact.erase_requested_at)
     requests.erase(tx, contact_id)
     inbox.erase(tx, contact_id, contact.erase_requested_at)
     contacts.erase(tx, contact, now)

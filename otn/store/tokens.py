@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
+from otn.errors import NotFound
 from otn.models import OtnToken, TokenCount, TokenState
 from otn.store.engine import Tx, insert_if_new
 from otn.store.schema import contact, otn_token, topic
@@ -135,6 +136,14 @@ def per_topic(tx: Tx, contact_id: int, now: datetime) -> list[tuple[int, int, da
     return [(row[0], row[1], row[2]) for row in tx.execute(query)]
 
 
+def get(tx: Tx, token_id: int) -> OtnToken:
+    """The token with this id, without its secret. Raises NotFound."""
+    row = tx.execute(_select().where(otn_token.c.id == token_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no token {token_id}; see `otn tokens list`")
+    return _token(row)
+
+
 def every(
     tx: Tx, *, psid: str | None = None, topic_name: str | None = None, after: int = 0, limit: int = 100
 ) -> list[OtnToken]:
@@ -158,6 +167,22 @@ def to_reseal(tx: Tx, after: int, limit: int) -> Sequence[Row[Any]]:
     return tx.execute(query).all()
 
 
+def count_sealed(tx: Tx) -> int:
+    """How many rows still hold a secret."""
+    query = sa.select(sa.func.count()).select_from(otn_token).where(otn_token.c.ciphertext.isnot(None))
+    return int(tx.execute(query).scalar_one())
+
+
+def void(tx: Tx, token_id: int, reason: str) -> bool:
+    """Give up a suspect token and destroy its secret; False if it is not suspect."""
+    voided = tx.execute(
+        otn_token.update()
+        .where(otn_token.c.id == token_id, otn_token.c.state == TokenState.SUSPECT.value)
+        .values(state=TokenState.INVALID.value, state_reason=reason, ciphertext=None)
+    )
+    return bool(voided.rowcount)
+
+
 def reseal(tx: Tx, token_id: int, ciphertext: bytes) -> None:
     """Replace a ciphertext that is still there."""
     tx.execute(
@@ -173,15 +198,19 @@ def destroy_lapsed(tx: Tx, now: datetime, limit: int = 500) -> int:
         sa.select(otn_token.c.id)
         .where(otn_token.c.expires_at <= now, otn_token.c.ciphertext.isnot(None))
         .where(otn_token.c.state.in_([_AVAILABLE, TokenState.SUSPECT.value, TokenState.INVALID.value]))
+        .order_by(otn_token.c.expires_at)
         .limit(limit)
     )
     destroyed = tx.execute(otn_token.update().where(otn_token.c.id.in_(ids)).values(ciphertext=None))
     return int(destroyed.rowcount)
 
 
-def erase(tx: Tx, contact_id: int) -> None:
-    """Destroy every secret of this person; unused tokens become invalid, hashes stay as receipts."""
-    mine = otn_token.c.contact_id == contact_id
+def erase(tx: Tx, contact_id: int, until: datetime) -> None:
+    """Destroy this person's secrets; unused tokens become invalid, hashes stay as receipts.
+
+    What the person agreed to after that moment is a new permission, and stays.
+    """
+    mine = (otn_token.c.contact_id == contact_id) & (otn_token.c.opted_in_at <= until)
     tx.execute(otn_token.update().where(mine).values(ciphertext=None, payload=None))
     tx.execute(
         otn_token.update()
