@@ -12,7 +12,7 @@ from sqlalchemy.engine import Row
 from otn.models import Delivery, DeliveryState, Origin, Route
 from otn.policy import UNCONFIRMED_AFTER
 from otn.store.engine import Tx, db_epoch, insert_if_new
-from otn.store.schema import contact, delivery, topic
+from otn.store.schema import UNSETTLED, contact, delivery, topic
 
 _OWN = [
     name for name in Delivery.__dataclass_fields__ if name not in ("page_id", "psid", "topic")
@@ -20,6 +20,7 @@ _OWN = [
 _SENDING = DeliveryState.SENDING.value
 _UNKNOWN = DeliveryState.UNKNOWN.value
 _QUEUED = DeliveryState.QUEUED.value
+_NO_ERROR = {"reason": None, "error": None, "error_code": None, "error_subcode": None}
 
 
 def add(tx: Tx, values: Mapping[str, Any]) -> int | None:
@@ -66,13 +67,14 @@ def start(
             state=_SENDING,
             fence=fence + 1,
             attempts=delivery.c.attempts + 1,
+            doubtful=sa.true() if old is DeliveryState.UNKNOWN else delivery.c.doubtful,
             route=route.value,
             rule=rule,
             token_id=token_id,
             lease_until=db_epoch() + lease_seconds,
             sending_at=now,
             next_attempt_at=None,
-            reason=None,
+            **_NO_ERROR,
         )
     )
     return bool(started.rowcount)
@@ -83,18 +85,12 @@ def settle_sent(tx: Tx, delivery_id: int, message_id: str | None, now: datetime)
     return _move(
         tx,
         delivery.c.id == delivery_id,
-        [
-            DeliveryState.SENDING,
-            DeliveryState.UNKNOWN,
-            DeliveryState.UNCONFIRMED,
-            DeliveryState.REFUSED,
-        ],
+        [state for state in DeliveryState if state is not DeliveryState.SENT],
         DeliveryState.SENT,
         message_id=message_id,
         settled_at=now,
         next_attempt_at=None,
-        reason=None,
-        error=None,
+        **_NO_ERROR,
     )
 
 
@@ -118,7 +114,7 @@ def lapse_leases(tx: Tx, now: datetime, limit: int = 500) -> int:
     """What was `sending` when its sender died is `unknown`: it may have been sent."""
     ids = (
         sa.select(delivery.c.id)
-        .where(delivery.c.state == _SENDING, delivery.c.lease_until < db_epoch())
+        .where(UNSETTLED, delivery.c.state == _SENDING, delivery.c.lease_until < db_epoch())
         .limit(limit)
     )
     lapsed = tx.execute(
@@ -126,8 +122,8 @@ def lapse_leases(tx: Tx, now: datetime, limit: int = 500) -> int:
         .where(delivery.c.id.in_(ids), delivery.c.state == _SENDING)
         .values(
             state=_UNKNOWN,
-            doubtful=True,
             reason="sender_died",
+            error="The process that sent this stopped before Meta's answer was recorded",
             settled_at=now,
             next_attempt_at=sa.case((delivery.c.route == Route.TOKEN.value, now), else_=None),
         )
@@ -139,7 +135,7 @@ def give_up_unconfirmed(tx: Tx, now: datetime, limit: int = 500) -> int:
     """Messages by psid without an echo for a day stay unconfirmed: they are never sent again on their own."""
     ids = (
         sa.select(delivery.c.id)
-        .where(delivery.c.state == _UNKNOWN, delivery.c.route != Route.TOKEN.value)
+        .where(UNSETTLED, delivery.c.state == _UNKNOWN, delivery.c.route != Route.TOKEN.value)
         .where(delivery.c.sending_at <= now - UNCONFIRMED_AFTER)
         .limit(limit)
     )
@@ -155,7 +151,7 @@ def due(tx: Tx, now: datetime, limit: int = 100) -> list[int]:
     """Deliveries that want another try now: queued ones, and unknown ones that hold a token."""
     query = (
         sa.select(delivery.c.id)
-        .where(delivery.c.state.in_([_QUEUED, _UNKNOWN]), delivery.c.next_attempt_at <= now)
+        .where(UNSETTLED, delivery.c.state.in_([_QUEUED, _UNKNOWN]), delivery.c.next_attempt_at <= now)
         .order_by(delivery.c.next_attempt_at, delivery.c.id)
         .limit(limit)
     )
@@ -167,12 +163,12 @@ def postpone(tx: Tx, delivery_id: int, until: datetime) -> None:
     tx.execute(delivery.update().where(delivery.c.id == delivery_id).values(next_attempt_at=until))
 
 
-def accepted_elsewhere(tx: Tx, message_hash: str, delivery_id: int) -> bool:
+def accepted_elsewhere(tx: Tx, message_hash: str, contact_id: int) -> bool:
     """Whether Meta took the same message for somebody else: then the message is not at fault."""
     query = sa.select(delivery.c.id).where(
         delivery.c.message_hash == message_hash,
         delivery.c.state == DeliveryState.SENT.value,
-        delivery.c.id != delivery_id,
+        delivery.c.contact_id != contact_id,
     )
     return tx.execute(query.limit(1)).first() is not None
 
@@ -204,12 +200,15 @@ def being_sent(tx: Tx, contact_id: int) -> int:
 
 
 def mark_reached(tx: Tx, contact_id: int, column: str, watermark: datetime, now: datetime) -> None:
-    """Everything sent up to the watermark was delivered, or read (`delivered_at`, `read_at`)."""
+    """Everything sent up to the watermark was delivered, or read (`delivered_at`, `read_at`).
+
+    By the time at which it was sent: Meta's answer, or the echo that proved it, came later.
+    """
     earliest = watermark - timedelta(days=30)  # bounds the scan; older receipts tell nobody anything
     tx.execute(
         delivery.update()
         .where(delivery.c.contact_id == contact_id, delivery.c.state == DeliveryState.SENT.value)
-        .where(delivery.c.settled_at.between(earliest, watermark), delivery.c[column].is_(None))
+        .where(delivery.c.sending_at.between(earliest, watermark), delivery.c[column].is_(None))
         .values({column: now})
     )
 

@@ -55,12 +55,12 @@ def settle(
 
 
 def settle_by_echo(tx: Tx, contact_id: int, wire_id: str, message_id: str | None, now: datetime) -> bool:
-    """An echo proves that the request with this wire id was sent to this person."""
+    """An echo proves that the request with this wire id was sent to this person, whatever Meta answered."""
     settled = tx.execute(
         permission_request.update()
         .where(permission_request.c.wire_id == wire_id, permission_request.c.contact_id == contact_id)
-        .where(permission_request.c.state.in_([RequestState.SENDING.value, RequestState.UNKNOWN.value]))
-        .values(state=RequestState.SENT.value, settled_at=now, message_id=message_id)
+        .where(permission_request.c.state != RequestState.SENT.value)
+        .values(state=RequestState.SENT.value, settled_at=now, message_id=message_id, error=None)
     )
     return bool(settled.rowcount)
 

@@ -197,7 +197,16 @@ def upgrade() -> None:
             sqlite_where=sa.text("state = 'available'"),
             postgresql_where=sa.text("state = 'available'"),
         )
-        batch_op.create_index("ix_otn_token_contact_id_topic_id", ["contact_id", "topic_id"], unique=False)
+        batch_op.create_index(
+            "ix_otn_token_of_contact", ["contact_id", "topic_id", "state", "expires_at", "id"], unique=False
+        )
+        batch_op.create_index(
+            "ix_otn_token_secret",
+            ["expires_at"],
+            unique=False,
+            sqlite_where=sa.text("ciphertext IS NOT NULL"),
+            postgresql_where=sa.text("ciphertext IS NOT NULL"),
+        )
 
     op.create_table(
         "delivery",
@@ -279,7 +288,12 @@ def downgrade() -> None:
 
     op.drop_table("delivery")
     with op.batch_alter_table("otn_token", schema=None) as batch_op:
-        batch_op.drop_index("ix_otn_token_contact_id_topic_id")
+        batch_op.drop_index(
+            "ix_otn_token_secret",
+            sqlite_where=sa.text("ciphertext IS NOT NULL"),
+            postgresql_where=sa.text("ciphertext IS NOT NULL"),
+        )
+        batch_op.drop_index("ix_otn_token_of_contact")
         batch_op.drop_index(
             "ix_otn_token_available",
             sqlite_where=sa.text("state = 'available'"),
