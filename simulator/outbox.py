@@ -68,6 +68,7 @@ class Parcel:
     events: list[Event]
     raw: bytes
     pending: list[Pending]
+    epoch: int
     attempts: int = 0
 
 
@@ -93,6 +94,7 @@ class Outbox:
         self._held: list[tuple[Event, asyncio.TimerHandle]] = []
         self._failing_since: dict[str, float] = {}
         self._number = 0
+        self._epoch = 0  # counts resets: what was on its way then is not repeated
 
     async def start(self) -> None:
         """Begin to call the bot."""
@@ -113,7 +115,8 @@ class Outbox:
         return self._queue.qsize() + len(self._timers) + len(self._held)
 
     def clear(self) -> None:
-        """Drop everything that has not gone out yet."""
+        """Drop everything that has not gone out yet, and do not repeat what has."""
+        self._epoch += 1
         timers = [batch.timer for batch in self._batches.values() if batch.timer]
         for timer in [*self._timers, *timers, *(timer for _, timer in self._held)]:
             timer.cancel()
@@ -216,6 +219,7 @@ class Outbox:
             events=events,
             raw=_envelope(page_id, events),
             pending=pending,
+            epoch=self._epoch,
         )
 
     async def _call_on(self) -> None:
@@ -235,7 +239,7 @@ class Outbox:
         _resolve(parcel.pending, Answer(status=status, attempts=parcel.attempts, note=note))
         if status == 200:
             self._failing_since.pop(parcel.page_id, None)
-        else:
+        elif parcel.epoch == self._epoch:
             self._try_again(parcel)
 
     def _note(self, parcel: Parcel, status: int | None, note: str | None, seconds: float) -> None:

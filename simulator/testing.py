@@ -79,11 +79,12 @@ class Received(NamedTuple):
 class Bot:
     """A bot that only listens. It says 200, or what `answers` holds next: a status, or None for a broken connection.
 
-    While `silent` it says nothing at all.
+    While `silent` it says nothing at all; `release` breaks the connections that wait.
     """
 
     def __init__(self) -> None:
         self.silent = False
+        self._released = asyncio.Event()
         self.received: list[Received] = []
         self.answers: deque[int | None] = deque()
         self.url = ""
@@ -107,6 +108,10 @@ class Bot:
         async with self._news:
             await asyncio.wait_for(self._news.wait_for(true), PATIENCE_SECONDS)
 
+    def release(self) -> None:
+        """End the silence of webhooks that wait, without an answer."""
+        self._released.set()
+
     async def handle(self, request: web.Request) -> web.Response:
         """Take a webhook."""
         raw = await request.read()
@@ -117,7 +122,8 @@ class Bot:
             self.received.append(Received(raw, dict(request.headers), dict(request.query), body))
             self._news.notify_all()
         if self.silent:
-            await asyncio.wait_for(asyncio.Event().wait(), PATIENCE_SECONDS)
+            await asyncio.wait_for(self._released.wait(), PATIENCE_SECONDS)
+            self.answers.appendleft(None)
         status = self.answers.popleft() if self.answers else 200
         if status is None and request.transport is not None:
             request.transport.abort()

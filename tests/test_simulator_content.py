@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simulator.content import broken_rules, postback_buttons, quick_replies
 from simulator.testing import permission_request
@@ -128,3 +130,41 @@ def test_what_can_be_tapped_is_found() -> None:
     assert quick_replies({"text": "x", "quick_replies": [reply(), {"content_type": "user_email"}]}) == {
         "yes": "Yes"
     }
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+WORDS = st.sampled_from(
+    [
+        *(
+            "text",
+            "attachment",
+            "quick_replies",
+            "metadata",
+            "type",
+            "payload",
+            "template_type",
+            "title",
+            "elements",
+        ),
+        *("buttons", "url", "content_type", "subtitle", "image_url"),
+    ]
+)
+VALUES = JSON | st.sampled_from(
+    ["template", "generic", "button", "one_time_notif_req", "image", "postback", "text", "x"]
+)
+MESSAGES = st.recursive(
+    st.dictionaries(WORDS, VALUES, max_size=4),
+    lambda inner: st.dictionaries(WORDS, VALUES | inner | st.lists(inner, max_size=3), max_size=5),
+    max_leaves=8,
+)
+
+
+@given(MESSAGES)
+def test_no_message_however_odd_is_too_much_for_the_rules(message: dict[str, Any]) -> None:
+    if not list(broken_rules(message)):
+        postback_buttons(message)
+        quick_replies(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -199,6 +200,20 @@ async def test_repetition_has_an_end(stage: Stage) -> None:
     assert await journalled(stage, Kind.WEBHOOK, given_up="no attempt is left", attempt=3)
     assert len(stage.bot.received) == 3
     assert stage.world.stats()["webhooks_waiting"] == 0
+
+
+async def test_a_reset_ends_repetition_even_of_what_is_on_its_way(stage: Stage) -> None:
+    stage.bot.silent = True
+    on_its_way = asyncio.ensure_future(stage.do(await stage.person(), "message", text="before"))
+    await stage.bot.until(lambda: len(stage.bot.received) == 1)
+    await stage.call("POST", "/simulator/reset")
+    stage.bot.silent = False
+    stage.bot.release()
+
+    await on_its_way
+    await stage.do(await stage.person(), "message", text="after")
+
+    assert [event["message"]["text"] for event in stage.bot.events("message")] == ["before", "after"]
 
 
 async def test_after_an_hour_of_failures_the_app_is_unsubscribed(stage: Stage) -> None:
