@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.content import broken_rules, postback_buttons, quick_replies
@@ -163,6 +163,7 @@ MESSAGES = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(MESSAGES)
 def test_no_message_however_odd_is_too_much_for_the_rules(message: dict[str, Any]) -> None:
     if not list(broken_rules(message)):

@@ -118,8 +118,8 @@ async def test_typing_reaches_the_person_and_leaves_no_message(stage: Stage) -> 
 
 async def test_the_301st_call_of_a_second_is_refused_and_tells_when_to_go_on(stage: Stage) -> None:
     psid = await stage.friend()
-    codes = [(await stage.send({"id": psid}, HELLO)).error for _ in range(300)]
-    assert set(codes) == {""}
+    stage.world.pages[PAGE_ID].calls.extend([0.0] * 298)
+    assert [(await stage.send({"id": psid}, HELLO)).error for _ in range(2)] == ["", ""]
 
     over = await stage.send({"id": psid}, HELLO)
     [usage] = json.loads(over.headers["X-Business-Use-Case-Usage"])[PAGE_ID]
