@@ -67,8 +67,11 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 1
-    except (StartError, StepError, requests.RequestException) as error:
-        print(f"\n✗ {error}\n  The logs are in {stage.relative_to(home)}/*.log", file=sys.stderr)
+    except StartError as error:
+        print(f"\n✗ {error}", file=sys.stderr)
+        return 1
+    except (StepError, requests.RequestException) as error:
+        print(f"\n✗ {error}\n  What the programs said is in {stage.relative_to(home)}/*.log", file=sys.stderr)
         return 1
     print("\nEverything went as it should.")
     return 0
