@@ -15,7 +15,7 @@ from otn.delivery import settle_as_sent
 from otn.events import Event, EventKind, opens_window, restore
 from otn.models import Contact, InboxState, Topic
 from otn.policy import token_expiry, window_until
-from otn.store import Tx, audit, contacts, deliveries, inbox, pages, requests, tokens, topics
+from otn.store import Tx, audit, contacts, deliveries, inbox, keys, pages, requests, tokens, topics
 from otn.vault import Vault
 
 INBOX_KEPT = timedelta(days=7)
@@ -93,6 +93,7 @@ def _insert(
     now: datetime,
     error: str | None = None,
 ) -> int | None:
+    keys.note_use(tx, vault)
     return inbox.record(
         tx,
         page_id=event.page_id,

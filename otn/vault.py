@@ -21,11 +21,12 @@ class Vault:
         if not encryption_keys or not hash_key:
             raise ConfigError(["OTN_ENCRYPTION_KEYS and OTN_HASH_KEY are needed; `make setup` makes them"])
         try:
-            self._fernet = MultiFernet([Fernet(key) for key in encryption_keys])
+            fernets = [Fernet(key) for key in encryption_keys]
         except ValueError as exc:
             raise ConfigError(
                 ["OTN_ENCRYPTION_KEYS: each key must be 32 bytes in URL-safe base64 (Fernet.generate_key())"]
             ) from exc
+        self._first, self._fernet = fernets[0], MultiFernet(fernets)
         self._hash_key = hash_key.encode()
         self.key_fingerprints = tuple(_key_fingerprint(key) for key in encryption_keys)
         self.hash_key_fingerprint = _key_fingerprint(hash_key)
@@ -45,6 +46,14 @@ class Vault:
             raise ConfigError(
                 ["OTN_ENCRYPTION_KEYS: no key opens what is stored; put the old key back behind the new one"]
             ) from exc
+
+    def is_under_first_key(self, sealed: bytes) -> bool:
+        """Whether the first key opens it: then a rotation has nothing to do."""
+        try:
+            self._first.decrypt(sealed)
+        except InvalidToken:
+            return False
+        return True
 
     def reseal(self, sealed: bytes) -> bytes:
         """The same secret under the first key."""

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from otn.cli import init, send, topics, worker
+from otn.cli import init, send, tokens, topics, worker
 from otn.cli.session import commands
 from otn.cli.terminal import say
 from otn.errors import ConfigError, InvalidInput, OtnError, StoreUnavailable
@@ -24,6 +24,7 @@ app.command("init")(init.init)
 app.command("send")(send.send)
 app.command("worker")(worker.worker)
 app.add_typer(topics.app, name="topics")
+app.add_typer(tokens.app, name="tokens")
 
 
 _INTERRUPTED = 128 + 2  # as shells count a Ctrl-C

@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from otn.cli.terminal import say
+
 if TYPE_CHECKING:
     from otn.app import App
     from otn.settings import Need
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, metavar="N", help="Show so many.  [default: 100; all with --json]"),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Page = Annotated[
     str | None, typer.Option("--page", metavar="PAGE", help="The Page, where several know the person.")
 ]
@@ -64,6 +71,13 @@ def user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except (ImportError, KeyError):
         return f"uid {os.getuid()}" if hasattr(os, "getuid") else os.environ.get("USERNAME", "unknown")
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something that cannot be undone; exit code 1 for a no."""
+    if not yes and not typer.confirm(question, err=True):
+        say("Nothing was changed.")
+        raise typer.Exit(1)
 
 
 def parse_duration(text: str) -> timedelta:

@@ -32,6 +32,15 @@ def print_json(value: object) -> None:
     print(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
 
 
+def print_json_list(values: Iterable[object]) -> None:
+    """Print a list that may be too long to hold in memory, an item at a time."""
+    separator = "["
+    for value in values:
+        print(separator, json.dumps(value, default=_plain, ensure_ascii=False), sep="\n", end="")
+        separator = ","
+    print("[]" if separator == "[" else "\n]")
+
+
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, nothing: str) -> None:
     """Print a table, or say that there is `nothing`: with Rich on a terminal, plain columns elsewhere."""
     table = [[harmless(in_words(cell)) for cell in row] for row in rows]

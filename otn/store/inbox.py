@@ -148,6 +148,11 @@ def to_reseal(tx: Tx, after: int, limit: int) -> list[tuple[int, bytes]]:
     return [(row.id, row.raw) for row in tx.execute(query)]
 
 
+def count(tx: Tx) -> int:
+    """How many events are kept."""
+    return int(tx.execute(sa.select(sa.func.count()).select_from(inbound_event)).scalar_one())
+
+
 def reseal(tx: Tx, event_id: int, sealed: bytes) -> None:
     """Replace the sealed bytes."""
     tx.execute(inbound_event.update().where(inbound_event.c.id == event_id).values(raw=sealed))

@@ -12,6 +12,12 @@ from otn.store.schema import encryption_key, setting
 from otn.vault import Vault
 
 _HASH_KEY = "hash_key_fingerprint"
+# Built once: it goes along with every event, and building it costs six times as much as running it.
+_TAKE_BACK = (
+    encryption_key.update()
+    .where(encryption_key.c.fingerprint == sa.bindparam("first"), encryption_key.c.retired_at.isnot(None))
+    .values(retired_at=None)
+)
 
 
 def problems(tx: Tx, vault: Vault) -> list[str]:
@@ -51,6 +57,14 @@ def in_use(tx: Tx) -> list[str]:
     """Fingerprints of the encryption keys that something may still be sealed with."""
     query = sa.select(encryption_key.c.fingerprint).where(encryption_key.c.retired_at.is_(None))
     return list(tx.execute(query).scalars())
+
+
+def note_use(tx: Tx, vault: Vault) -> None:
+    """Something is being sealed with the first key: it is in use, even if a rotation has retired it meanwhile.
+
+    A process that was not restarted for a rotation goes on with the old key; the database must know.
+    """
+    tx.execute(_TAKE_BACK, {"first": vault.key_fingerprints[0]})
 
 
 def retire_all_but(tx: Tx, fingerprint: str, now: datetime) -> None:
