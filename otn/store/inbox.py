@@ -88,6 +88,12 @@ def claim(tx: Tx, contact_id: int, owner: str, lease_seconds: float, now: dateti
     return None
 
 
+def put_back(tx: Tx, row: InboxRow, contact_id: int, owner: str) -> None:
+    """Undo a claim of which nothing came, for no fault of the event's: it was no attempt."""
+    if contacts.holds_turn(tx, contact_id, owner):
+        tx.execute(inbound_event.update().where(inbound_event.c.id == row.id).values(attempts=row.attempts))
+
+
 def close(
     tx: Tx,
     row: InboxRow,

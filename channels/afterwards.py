@@ -1,0 +1,123 @@
+"""What must happen to a conversation beside its turns: note what was sent outside it, and forget it.
+
+A follow-up that the worker or the command line sent becomes a step of the story before the person's next
+turn, in the shape that `trigger_intent` leaves: one story serves both. Everything here runs under the
+conversation's lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from rasa.shared.core.events import ActionExecuted, ActiveLoop, BotUttered, SlotSet, UserUttered
+
+from channels.doors import Doors, NotNow
+from channels.output import NAME, MessengerOutput
+from channels.tracker import DELIVERY, Conversation
+from otn import privacy
+from otn.models import Contact, Delivery, Topic
+from otn.store import Tx, deliveries, topics
+
+logger = logging.getLogger(__name__)
+
+FOLLOW_UP_INTENT = "EXTERNAL_otn_follow_up"
+FOLLOW_UP_ACTION = "action_send_otn_follow_up"
+DECISION_SLOTS = ("otn_request_decision", "otn_follow_up_decision")
+
+
+async def prepare(
+    doors: Doors, agent: Any, person: Contact, output: MessengerOutput, metadata: dict[str, Any]
+) -> None:
+    """Bring the tracker to where the person's next turn begins: follow-ups noted, old decisions cleared.
+
+    Raises NotNow if what was noted is not really saved; it is noted again, once, next time.
+    """
+    sent = await doors.read(lambda tx: _unnoted(tx, person))
+    conversation = Conversation(agent.tracker_store, person.psid)
+    missing = [each for each in sent if not await conversation.tells_of(each[0].wire_id)]
+    if missing or _stale_decisions(await agent.processor.get_tracker(person.psid)):
+        await _update(agent, person, output, metadata, missing)
+    for delivery, _topic in missing:
+        if not await conversation.tells_of(delivery.wire_id):
+            raise NotNow("the tracker store did not keep a follow-up")
+    if sent:
+        ids = [delivery.id for delivery, _topic in sent]
+        await doors.write(lambda tx: deliveries.note(tx, ids, doors.now()))
+
+
+async def forget(doors: Doors, agent: Any, person: Contact) -> bool:
+    """Delete the conversation and everything kept about a person who is marked; False: try again later."""
+    if not Conversation(agent.tracker_store, person.psid).forget():
+        logger.warning(
+            "messenger: the tracker of contact %s is not in an SQL tracker store: delete it there yourself",
+            person.id,
+        )
+    if not await doors.write(lambda tx: privacy.erase(tx, person.id, doors.now())):
+        logger.info("messenger: contact %s is erased once the message on its way has arrived", person.id)
+        return False
+    logger.info("messenger: contact %s is erased", person.id)
+    return True
+
+
+def _unnoted(tx: Tx, person: Contact) -> list[tuple[Delivery, Topic | None]]:
+    found = deliveries.unnoted(tx, person.id)
+    return [(each, topics.find(tx, each.topic) if each.topic else None) for each in found]
+
+
+def _stale_decisions(tracker: Any) -> list[str]:
+    return [name for name in DECISION_SLOTS if name in tracker.slots and tracker.get_slot(name) is not None]
+
+
+async def _update(
+    agent: Any,
+    person: Contact,
+    output: MessengerOutput,
+    metadata: dict[str, Any],
+    missing: list[tuple[Delivery, Topic | None]],
+) -> None:
+    processor = agent.processor
+    # An expired session starts anew first, so that the follow-up lands in the live one.
+    tracker = await processor.fetch_tracker_and_update_session(person.psid, output, metadata)
+    for delivery, topic in missing:
+        events = _as_step(delivery, topic, agent.domain, tracker)
+        tracker.update_with_events(events, agent.domain)
+    cleared = [SlotSet(name, None) for name in _stale_decisions(tracker)]
+    tracker.update_with_events(cleared, agent.domain)
+    await processor.save_tracker(tracker)
+
+
+def _as_step(delivery: Delivery, topic: Topic | None, domain: Any, tracker: Any) -> list[Any]:
+    said = _said(delivery)
+    intended = FOLLOW_UP_INTENT in domain.intents and FOLLOW_UP_ACTION in domain.action_names_or_texts
+    if topic is None or not intended:
+        return [said]
+    entities = {"otn_topic": topic.name, "otn_event_id": delivery.dedupe_key}
+    known = [{"entity": key, "value": value} for key, value in entities.items() if key in domain.entities]
+    slots = {"otn_topic": topic.name, "otn_kind": topic.kind, "otn_follow_up_decision": "allowed"}
+    return [
+        *_leave_loop(tracker),
+        UserUttered.create_external(FOLLOW_UP_INTENT, known, NAME),
+        ActionExecuted(FOLLOW_UP_ACTION),
+        said,
+        *(SlotSet(key, value) for key, value in slots.items() if key in tracker.slots),
+        ActionExecuted("action_listen"),
+    ]
+
+
+def _said(delivery: Delivery) -> Any:
+    message = delivery.message or {}
+    rest = {key: value for key, value in message.items() if key != "text"}
+    return BotUttered(
+        text=message.get("text"),
+        data={"custom": rest} if rest else None,
+        metadata={DELIVERY: delivery.wire_id},
+    )
+
+
+def _leave_loop(tracker: Any) -> list[Any]:
+    """An open form would take the person's answer to the follow-up for its own."""
+    if not tracker.active_loop_name:
+        return []
+    asked = [SlotSet("requested_slot", None)] if "requested_slot" in tracker.slots else []
+    return [ActiveLoop(None), *asked]

@@ -1,0 +1,78 @@
+"""What every part of the channel works with: the database, Graph and the time, none of which block the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any, TypeVar
+
+from otn.app import App
+from otn.errors import OtnError, SendError
+from otn.graph.aio import AsyncGraph
+from otn.graph.protocol import Sent, build_send
+from otn.store import Tx
+from otn.store.writer import GroupWriter
+from otn.vault import Vault
+
+T = TypeVar("T")
+
+
+class NotNow(OtnError):
+    """The conversation cannot go on at the moment; nothing was said, nothing is lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """The outside world of one Rasa process, opened in that process and its event loop."""
+
+    app: App
+    writer: GroupWriter
+    graph: AsyncGraph
+
+    @classmethod
+    def open(cls, app: App) -> Doors:
+        """Make them ready; nothing is connected before it is used."""
+        return cls(app=app, writer=GroupWriter(app.store), graph=AsyncGraph())
+
+    async def close(self) -> None:
+        """Finish what was handed in and give every connection back."""
+        await self.writer.close()
+        await self.graph.close()
+        self.app.store.close()
+
+    def now(self) -> datetime:
+        """The time, in UTC."""
+        return self.app.clock()
+
+    @property
+    def vault(self) -> Vault:
+        """Seals and opens secrets."""
+        return self.app.require_vault()
+
+    async def write(self, fn: Callable[[Tx], T]) -> T:
+        """Run a function in a transaction; returned, it is durable. Raises StoreUnavailable."""
+        return await self.writer.run(fn)
+
+    async def read(self, fn: Callable[[Tx], T]) -> T:
+        """Run a function that only reads. Raises StoreUnavailable."""
+        return await self.writer.read(fn)
+
+    async def post(
+        self, page_id: str, recipient: Mapping[str, str], message: Mapping[str, Any], **more: str | None
+    ) -> Sent | SendError:
+        """Send one message and return Meta's answer, a "no" and no answer included."""
+        request = build_send(self.app.graph_config(page_id), recipient=recipient, message=message, **more)
+        try:
+            return await self.graph.send(request)
+        except SendError as error:
+            return error
+
+
+def fault(error: BaseException) -> str:
+    """What went wrong and where, for the log: an exception's own words may be somebody's message."""
+    frames = extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"

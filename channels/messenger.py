@@ -1,0 +1,223 @@
+"""MessengerInput: Messenger's webhook, answered when everything in it is durable, talked about afterwards.
+
+In credentials.yml: `channels.messenger.MessengerInput: {}`. Under /webhooks/messenger/ are `webhook` (Meta's
+handshake and events) and the health check.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn
+
+from rasa.core.channels.channel import InputChannel, UserMessage
+from sanic import Blueprint, Sanic, response
+from sanic.request import Request
+from sanic.response import HTTPResponse
+
+from channels.doors import Doors, fault
+from channels.output import NAME, MessengerOutput
+from channels.own_pages import OwnPages
+from channels.turns import Pace, Turns
+from otn import intake
+from otn.app import App, compose
+from otn.errors import ConfigError, InvalidSignature, MalformedPayload, StoreUnavailable
+from otn.events import Event, parse, verify_signature
+from otn.intake import Recorded
+from otn.models import InboxState
+from otn.settings import settings_from_channel
+
+logger = logging.getLogger(__name__)
+
+LARGEST_BODY = 1024 * 1024  # bytes; Meta's own bodies have a few thousand
+
+
+class MessengerInput(InputChannel):  # type: ignore[misc] # Rasa ships no types
+    """Receives what people do on our Pages, and leads the conversations."""
+
+    @classmethod
+    def name(cls) -> str:
+        """The same as the output channel's, so that responses and `trigger_intent` find it."""
+        return NAME
+
+    @classmethod
+    def from_credentials(cls, credentials: Mapping[str, Any] | None) -> MessengerInput:
+        """Make the channel from its block of credentials.yml, the environment and `.env`.
+
+        Ends the process with exit code 2 and every problem listed: Rasa would call some errors a missing
+        class, and show a traceback for the rest.
+        """
+        try:
+            app = compose(settings_from_channel(credentials))
+        except (ConfigError, StoreUnavailable) as exc:
+            _give_up(exc)
+        app.store.close()  # Rasa forks after this; connections do not survive it
+        return cls(app)
+
+    def __init__(self, app: App, pace: Pace | None = None) -> None:
+        self._app = app
+        self._pace = pace or Pace()
+        self._line: _Line | None = None
+
+    def blueprint(self, on_new_message: Callable[[UserMessage], Awaitable[Any]]) -> Blueprint:
+        """The routes, and what has to be opened and closed with the server.
+
+        `on_new_message` goes unused: a turn has more to do under the conversation's lock than that allows.
+        """
+
+        async def health(_request: Request) -> HTTPResponse:
+            return self._opened().health()
+
+        async def handshake(request: Request) -> HTTPResponse:
+            return self._shake_hands(request)
+
+        async def webhook(request: Request) -> HTTPResponse:
+            return await self._opened().receive(request)
+
+        async def open_line(sanic: Sanic, _loop: Any) -> None:
+            self._line = _Line(self._app, lambda: getattr(sanic.ctx, "agent", None), self._pace)
+            await self._line.pages.recall()
+
+        async def start(_sanic: Sanic, _loop: Any) -> None:
+            self._opened().start()
+
+        async def drain(_sanic: Sanic, _loop: Any) -> None:
+            await self._opened().drain()
+
+        async def close(_sanic: Sanic, _loop: Any) -> None:
+            await self._opened().doors.close()
+
+        blueprint = Blueprint("messenger_webhook")
+        blueprint.add_route(health, "/", methods=["GET"])
+        blueprint.add_route(handshake, "/webhook", methods=["GET"])
+        blueprint.add_route(webhook, "/webhook", methods=["POST"], stream=True)
+        blueprint.listener("before_server_start")(open_line)  # in the server's own process
+        blueprint.listener("after_server_start")(start)  # Rasa has loaded its model
+        blueprint.listener("before_server_stop")(drain)
+        blueprint.listener("after_server_stop")(
+            close
+        )  # webhooks are taken until the last connection is closed
+        return blueprint
+
+    def get_output_channel(self) -> MessengerOutput | None:
+        """For turns that no message of a person's starts (`trigger_intent`, reminders)."""
+        return MessengerOutput(self._line.doors) if self._line is not None else None
+
+    def _opened(self) -> _Line:
+        assert self._line is not None  # noqa: S101 - opened before the server listens
+        return self._line
+
+    def _shake_hands(self, request: Request) -> HTTPResponse:
+        """Meta asks whether this is the webhook that somebody configured (HOOKS)."""
+        claimed = str(request.args.get("hub.verify_token") or "").encode("utf-8", "replace")
+        genuine = hmac.compare_digest(claimed, self._app.settings.verify_token.reveal().encode())
+        if request.args.get("hub.mode") != "subscribe" or not genuine:
+            logger.warning("messenger: a handshake with another verify token was refused")
+            return response.text("The verify token is not MESSENGER_VERIFY_TOKEN.", status=403)
+        return response.text(str(request.args.get("hub.challenge") or ""))
+
+
+class _Line:
+    """The channel in one server process, from its start to its stop."""
+
+    def __init__(self, app: App, agent: Callable[[], Any | None], pace: Pace) -> None:
+        self.doors = Doors.open(app)
+        self.pages = OwnPages(self.doors)
+        self.turns = Turns(self.doors, agent, pace)
+        self._agent = agent
+        self._secrets = [secret.reveal() for secret in app.settings.app_secrets]
+        self._strangers: set[str] = set()
+        self._learning: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._learning = asyncio.create_task(self.pages.learn())
+        self.turns.start()
+
+    async def drain(self) -> None:
+        if self._learning is not None:
+            self._learning.cancel()
+        await self.turns.stop()
+
+    def health(self) -> HTTPResponse:
+        """200 as soon as webhooks are taken and answered by turns."""
+        agent = self._agent()
+        missing = [] if agent is not None and agent.is_ready() else ["Rasa has no model"]
+        missing += [] if self.pages.known else ["Graph has not said yet whose access token this is"]
+        if missing:
+            return response.json({"status": "waiting", "for": missing}, status=503)
+        return response.json({"status": "ok"})
+
+    async def receive(self, request: Request) -> HTTPResponse:
+        """Meta delivers events. 200 means that all of them are durable; talking comes later."""
+        body = await _read(request)
+        if body is None:
+            return response.text(f"More than {LARGEST_BODY} bytes.", status=413)
+        try:
+            verify_signature(body, request.headers.get("X-Hub-Signature-256"), self._secrets)
+            events = parse(body, self.doors.now())
+            recorded = await self._record(events)
+        except InvalidSignature as exc:
+            logger.warning("messenger: a webhook was refused: %s", exc)
+            return response.text("The signature is not ours.", status=403)
+        except MalformedPayload as exc:
+            logger.warning("messenger: a webhook was refused: %s", exc)
+            return response.text(str(exc), status=400)
+        except StoreUnavailable as exc:
+            logger.error("messenger: a webhook has to come again: %s", exc)
+            return response.text("Not recorded: deliver it again.", status=503)
+        for contact_id in {each.contact_id: None for each in recorded if each.contact_id is not None}:
+            self.turns.wake(contact_id)
+        return response.text("EVENT_RECEIVED")
+
+    async def _record(self, events: list[Event]) -> list[Recorded]:
+        if not self.pages.known:
+            raise StoreUnavailable("Graph has not said yet whose access token this is (GET /me)")
+        return await asyncio.gather(*(self._record_one(event) for event in events))
+
+    async def _record_one(self, event: Event) -> Recorded:
+        """Each in a SAVEPOINT of its own: a broken one is kept as such and costs its neighbours nothing."""
+        doors, now = self.doors, self.doors.now()
+        try:
+            recorded = await doors.write(
+                lambda tx: intake.record(tx, doors.vault, event, own_pages=self.pages.ids, now=now)
+            )
+        except StoreUnavailable:
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever an event makes the database say, it is kept
+            why = fault(exc)
+            logger.error("messenger: event %s is broken: %s", event.key, why)
+            return await doors.write(lambda tx: intake.record_broken(tx, doors.vault, event, why, now))
+        self._tell(event, recorded)
+        return recorded
+
+    def _tell(self, event: Event, recorded: Recorded) -> None:
+        if recorded.state is InboxState.FOREIGN and event.page_id not in self._strangers:
+            self._strangers.add(event.page_id)
+            logger.warning(
+                "messenger: events of page %s are kept and not answered: there is no access token for it",
+                event.page_id,
+            )
+        if recorded.state is InboxState.BROKEN and recorded.is_new:
+            logger.warning("messenger: event %s is broken: %s", event.key, event.broken)
+
+
+async def _read(request: Request) -> bytes | None:
+    """The body, or None as soon as it is too large."""
+    declared = request.headers.get("content-length") or "0"
+    if not declared.isdecimal() or int(declared) > LARGEST_BODY:
+        return None
+    body = bytearray()
+    while (part := await request.stream.read()) is not None:
+        body += part
+        if len(body) > LARGEST_BODY:
+            return None
+    return bytes(body)
+
+
+def _give_up(problem: ConfigError | StoreUnavailable) -> NoReturn:
+    problems = problem.problems if isinstance(problem, ConfigError) else (str(problem),)
+    print("The Messenger channel cannot start:", *problems, sep="\n- ", file=sys.stderr)
+    raise SystemExit(2 if isinstance(problem, ConfigError) else 1) from None

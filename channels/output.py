@@ -1,0 +1,275 @@
+"""MessengerOutput: what the bot says in a turn, checked by the rules before every message.
+
+Rasa calls one method, `send_response`, with everything that one utterance holds. Three extra keys do what
+only this channel can: `otn_request` asks for a permission below the text, `otn_follow_up` sends the
+utterance as the one message that a permission pays for, `otn_forget` says goodbye and forgets the person.
+
+Nothing here raises into Rasa: an exception out of an output channel would lose the whole turn, though its
+actions ran. What could not be sent is recorded and logged, by ids and states.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import uuid4
+
+from rasa.core.channels.channel import OutputChannel
+
+from channels.doors import Doors, fault
+from otn import asking, delivery, messages, privacy
+from otn.delivery import Order
+from otn.errors import NotFound, OtnError, SendError
+from otn.graph.protocol import with_metadata
+from otn.models import AskAttempt, Attempt, Contact, Delivery, DeliveryState, Origin
+from otn.policy import Deny, Reason
+from otn.store import Tx, contacts
+
+logger = logging.getLogger(__name__)
+
+NAME = "messenger"
+
+_Json = Mapping[str, Any]
+
+
+class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no types
+    """Speaks to people on one Page during one turn.
+
+    `turn_key` names the turn: what it does beyond replying is done once, however often it runs. Without
+    a page (a turn that nobody's message started) the page is the one that knows the person.
+    """
+
+    @classmethod
+    def name(cls) -> str:
+        """The same as the input channel's, so that responses and `trigger_intent` find it."""
+        return NAME
+
+    def __init__(self, doors: Doors, *, page_id: str | None = None, turn_key: str | None = None) -> None:
+        super().__init__()
+        self._doors = doors
+        self._page_id = page_id
+        self._turn_key = turn_key or f"external:{uuid4()}"
+        self._asked: Counter[str] = Counter()
+
+    async def send_response(self, recipient_id: str, message: dict[str, Any]) -> None:
+        """Say one utterance of the bot, if the rules allow it. Never raises."""
+        try:
+            await self._respond(recipient_id, message)
+        except Exception as exc:  # noqa: BLE001 - what gets out of here costs the whole turn
+            reason = str(exc) if isinstance(exc, OtnError) else fault(exc)
+            logger.error("messenger: a message to %s was not sent: %s", recipient_id, reason)
+
+    async def send_text_message(self, recipient_id: str, text: str, **kwargs: Any) -> None:
+        """Say a text."""
+        await self.send_response(recipient_id, {"text": text, **kwargs})
+
+    async def send_image_url(self, recipient_id: str, image: str, **kwargs: Any) -> None:
+        """Show an image."""
+        await self.send_response(recipient_id, {"image": image, **kwargs})
+
+    async def send_attachment(self, recipient_id: str, attachment: Any, **kwargs: Any) -> None:
+        """Send an image, a video, a sound or a file, by its address."""
+        await self.send_response(recipient_id, {"attachment": attachment, **kwargs})
+
+    async def send_text_with_buttons(
+        self, recipient_id: str, text: str, buttons: list[dict[str, Any]], **kwargs: Any
+    ) -> None:
+        """Say a text with buttons below it."""
+        await self.send_response(recipient_id, {"text": text, "buttons": buttons, **kwargs})
+
+    async def send_quick_replies(
+        self, recipient_id: str, text: str, quick_replies: list[dict[str, Any]], **kwargs: Any
+    ) -> None:
+        """Say a text with quick replies."""
+        await self.send_response(recipient_id, {"text": text, "quick_replies": quick_replies, **kwargs})
+
+    async def send_elements(
+        self, recipient_id: str, elements: Iterable[dict[str, Any]], **kwargs: Any
+    ) -> None:
+        """Show cards."""
+        await self.send_response(recipient_id, {"elements": list(elements), **kwargs})
+
+    async def send_custom_json(self, recipient_id: str, json_message: Any, **kwargs: Any) -> None:
+        """Send a message in Messenger's own JSON."""
+        await self.send_response(recipient_id, {"custom": json_message, **kwargs})
+
+    async def _respond(self, psid: str, response: _Json) -> None:
+        person = await self._person(psid)
+        if person is None:
+            logger.warning("messenger: nothing is sent to %s: nobody of this id wrote to the page", psid)
+            return
+        self._doors.app.graph_config(
+            person.page_id
+        )  # no token for this page: say so before anything is recorded
+        if follow_up := response.get("otn_follow_up"):
+            await self._follow_up(person, response, _object(follow_up))
+        elif response.get("otn_forget"):
+            await self._say_goodbye(person, response)
+        else:
+            await self._say(person, response)
+        if request := response.get("otn_request"):
+            await self._ask(person, _object(request))
+
+    async def _person(self, psid: str) -> Contact | None:
+        try:
+            return await self._doors.read(lambda tx: contacts.by_psid(tx, psid, self._page_id))
+        except NotFound:  # on several pages, and nobody said which
+            return None
+
+    # --- an ordinary reply ---
+
+    async def _say(self, person: Contact, response: _Json) -> None:
+        said, notes = messages.from_response(response)
+        for note in notes:
+            logger.warning("messenger: for contact %s: %s", person.id, note)
+        for message in said:
+            decision = await self._doors.read(lambda tx: self._may_say(tx, person))
+            if isinstance(decision, Deny):
+                await self._not_said(person, message, f"otn:{uuid4()}", decision)
+                return
+            await self._send(person, message)
+
+    def _may_say(self, tx: Tx, person: Contact) -> Any:
+        return delivery.may_say(tx, page_id=person.page_id, psid=person.psid, now=self._doors.now())
+
+    async def _send(self, person: Contact, message: _Json) -> None:
+        wire_id = f"otn:{uuid4()}"
+        outcome = await self._doors.post(
+            person.page_id,
+            {"id": person.psid},
+            with_metadata(message, wire_id),
+            messaging_type="RESPONSE",
+        )
+        if isinstance(outcome, SendError):
+            await self._not_said(person, message, wire_id, outcome)
+
+    async def _not_said(self, person: Contact, message: _Json, wire_id: str, why: Deny | SendError) -> None:
+        reason = why.sentence if isinstance(why, Deny) else str(why)
+        logger.warning("messenger: a reply to contact %s was not sent: %s", person.id, reason)
+        await self._doors.write(
+            lambda tx: delivery.record_unsent_reply(
+                tx,
+                page_id=person.page_id,
+                psid=person.psid,
+                message=dict(message),
+                wire_id=wire_id,
+                why=why,
+                now=self._doors.now(),
+            )
+        )
+
+    async def _say_goodbye(self, person: Contact, response: _Json) -> None:
+        """Say it, then mark the person at once: from this commit on nothing more is sent, whatever dies next."""
+        try:
+            await self._say(person, response)
+        finally:
+            await self._doors.write(
+                lambda tx: privacy.request_erasure(tx, person, who="contact", now=self._doors.now())
+            )
+            logger.info("messenger: contact %s asked to be forgotten", person.id)
+
+    # --- asking for a permission ---
+
+    async def _ask(self, person: Contact, request: _Json) -> None:
+        topic = str(request.get("topic"))
+        self._asked[topic] += 1
+        key = f"{self._turn_key}:ask:{topic}:{self._asked[topic]}"
+        begun = await self._doors.write(
+            lambda tx: asking.begin(
+                tx,
+                page_id=person.page_id,
+                psid=person.psid,
+                topic=topic,
+                dedupe_key=key,
+                now=self._doors.now(),
+            )
+        )
+        if isinstance(begun, AskAttempt):
+            await self._send_request(person, begun)
+        elif isinstance(begun, Deny):
+            logger.warning("messenger: contact %s was not asked for %s: %s", person.id, topic, begun.sentence)
+        else:
+            logger.info("messenger: contact %s was asked for %s already in this turn", person.id, topic)
+
+    async def _send_request(self, person: Contact, attempt: AskAttempt) -> None:
+        card = messages.permission_request(attempt.title, attempt.payload)
+        outcome = await self._doors.post(
+            attempt.page_id,
+            {"id": attempt.psid},
+            with_metadata(card, attempt.wire_id),
+            messaging_type="RESPONSE",
+        )
+        state = await self._doors.write(lambda tx: asking.settle(tx, attempt, outcome, self._doors.now()))
+        if isinstance(outcome, SendError):
+            logger.warning(
+                "messenger: request %s to contact %s is %s: %s",
+                attempt.request_id,
+                person.id,
+                state.value,
+                outcome,
+            )
+
+    # --- a follow-up ---
+
+    async def _follow_up(self, person: Contact, response: _Json, follow_up: _Json) -> None:
+        topic, event_id = follow_up.get("topic"), follow_up.get("event_id")
+        if not topic or not event_id:
+            logger.error("messenger: a follow-up to contact %s lacks its topic or event id", person.id)
+            return
+        try:
+            message = messages.as_one_message(response)
+        except messages.NotOneMessage as exc:
+            why = Deny(reason=Reason.NOT_ONE_MESSAGE, sentence=str(exc))
+            await self._not_said(person, {}, f"otn:{uuid4()}", why)
+            return
+        order = Order(
+            page_id=person.page_id,
+            psid=person.psid,
+            topic=str(topic),
+            message=message,
+            dedupe_key=delivery.key_of_event(person, str(topic), str(event_id)),
+            origin=Origin.STORY,
+        )
+        begun = await self._doors.write(
+            lambda tx: delivery.begin(tx, self._doors.vault, order, self._doors.now())
+        )
+        await self._carry_out(person, begun)
+
+    async def _carry_out(self, person: Contact, begun: Attempt | Deny | Delivery) -> None:
+        if isinstance(begun, Deny):
+            logger.warning("messenger: a follow-up to contact %s was not sent: %s", person.id, begun.sentence)
+            return
+        if isinstance(begun, Delivery):
+            logger.info("messenger: delivery %s was decided before: %s", begun.id, begun.state.value)
+            return
+        settled = await self._attempt(begun)
+        if settled.delivery.state is DeliveryState.QUEUED and settled.delivery.window_refused:
+            # Meta says that the window is closed after all: decided once more, now a token must pay.
+            again = await self._doors.write(
+                lambda tx: delivery.resume(tx, self._doors.vault, begun.delivery_id, self._doors.now())
+            )
+            if isinstance(again, Attempt):
+                settled = await self._attempt(again)
+            elif isinstance(again, Deny):
+                logger.warning("messenger: delivery %s was not sent: %s", begun.delivery_id, again.sentence)
+
+    async def _attempt(self, attempt: Attempt) -> delivery.Settled:
+        outcome = await self._doors.post(
+            attempt.page_id,
+            attempt.recipient,
+            attempt.message,
+            messaging_type=attempt.messaging_type,
+            tag=attempt.tag,
+            notification_type=attempt.notification_type,
+        )
+        settled = await self._doors.write(lambda tx: delivery.settle(tx, attempt, outcome, self._doors.now()))
+        if isinstance(outcome, SendError):
+            state = settled.delivery.state.value
+            logger.warning("messenger: delivery %s is %s: %s", attempt.delivery_id, state, outcome)
+        return settled
+
+
+def _object(value: object) -> _Json:
+    return value if isinstance(value, Mapping) else {}

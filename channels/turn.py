@@ -1,0 +1,149 @@
+"""One turn: an event from the inbox becomes what Rasa handles, once, and is then in the tracker."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from rasa.core.channels.channel import UserMessage
+from rasa.core.lock_store import LockError
+
+from channels import afterwards
+from channels.doors import Doors, NotNow
+from channels.output import NAME, MessengerOutput
+from channels.tracker import Conversation
+from channels.understanding import Sign, Words, metadata_of, understand
+from otn import asking, delivery
+from otn.errors import OtnError
+from otn.events import Event
+from otn.graph.protocol import build_sender_action
+from otn.intake import INBOX_KEPT, reread
+from otn.models import Contact, InboxState, Topic
+from otn.policy import Allow
+from otn.store import Tx, topics
+from otn.store.inbox import InboxRow
+
+# An event can't be younger than the clocks allow, nor come back later than this without a replay.
+_SURELY_NEW = INBOX_KEPT - timedelta(hours=1)
+
+
+class NotSaved(OtnError):
+    """A turn ran, but the tracker store did not keep it: it has to run again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A person's turn, to be run by an agent of Rasa's that is ready."""
+
+    doors: Doors
+    agent: Any
+    person: Contact
+    typing_after: float
+
+    async def run(self, row: InboxRow) -> InboxState:
+        """Run the turn unless it ran before; `done`, or `ignored` if this bot has no word for the event.
+
+        Raises NotNow or StoreUnavailable while nothing was said yet; whatever else it raises is the turn's
+        own trouble, after which it may run again.
+        """
+        event = reread(self.doors.vault, row)
+        topic = await self.doors.read(lambda tx: _topic(tx, event))
+        said = understand(event, self.agent.domain, topic)
+        if said is None:
+            return InboxState.IGNORED
+        async with self._lock():
+            if not await self._had_turn(row, event):
+                async with self._typing():
+                    await self._handle(row.event_key, event, said)
+        return InboxState.DONE
+
+    async def forget(self) -> bool:
+        """Forget the person, who is marked; False if it has to be tried again later."""
+        async with self._lock():
+            return await afterwards.forget(self.doors, self.agent, self.person)
+
+    async def _had_turn(self, row: InboxRow, event: Event) -> bool:
+        # Whoever tried it before may have died between the tracker and the inbox; and after a week, when
+        # the inbox has forgotten it, an event can come again: only then is it worth searching everything.
+        conversation = Conversation(self.agent.tracker_store, self.person.psid)
+        if row.attempts or event.at < self.doors.now() - _SURELY_NEW:
+            return await conversation.had_turn(row.event_key)
+        return await conversation.has_just_saved(row.event_key)
+
+    async def _handle(self, key: str, event: Event, said: Words | Sign) -> None:
+        output = MessengerOutput(
+            self.doors,
+            page_id=self.person.page_id,
+            turn_key=hashlib.sha256(f"{self.person.page_id}:{key}".encode()).hexdigest(),
+        )
+        metadata = metadata_of(event)
+        await afterwards.prepare(self.doors, self.agent, self.person, output, metadata)
+        message = UserMessage(
+            text=said.text if isinstance(said, Words) else None,
+            output_channel=output,
+            sender_id=self.person.psid,
+            parse_data=await self._parse_data(said),
+            input_channel=NAME,
+            message_id=key,
+            metadata=metadata,
+        )
+        await self.agent.processor.handle_message(message)
+        await self._ensure_saved(key)
+
+    async def _parse_data(self, said: Words | Sign) -> dict[str, Any] | None:
+        """What the NLU is not asked for (None: ask it): signs, and words that it would take for an intent."""
+        if isinstance(said, Sign):
+            return said.parse_data
+        if not said.needs_disarming:
+            return None
+        parsed = await self.agent.processor.parse_message(UserMessage(said.disarmed))
+        return {**parsed, "text": said.text}
+
+    async def _ensure_saved(self, key: str) -> None:
+        try:
+            saved = await Conversation(self.agent.tracker_store, self.person.psid).has_just_saved(key)
+        except NotNow as exc:
+            raise NotSaved("nobody can tell whether the tracker store kept the turn") from exc
+        if not saved:
+            raise NotSaved("the tracker store did not keep the turn")
+
+    @asynccontextmanager
+    async def _lock(self) -> AsyncIterator[None]:
+        """Rasa's own lock on the conversation: `trigger_intent` and the HTTP API take it too."""
+        try:
+            async with self.agent.lock_store.lock(self.person.psid):
+                yield
+        except LockError as exc:
+            raise NotNow("the conversation is locked") from exc
+
+    @asynccontextmanager
+    async def _typing(self) -> AsyncIterator[None]:
+        """Show that we are typing if it takes long; once, and only if it can be shown."""
+        task = asyncio.create_task(self._type_later())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _type_later(self) -> None:
+        await asyncio.sleep(self.typing_after)
+        page_id, psid = self.person.page_id, self.person.psid
+        with suppress(OtnError):
+            now = self.doors.now()
+            decision = await self.doors.read(
+                lambda tx: delivery.may_say(tx, page_id=page_id, psid=psid, now=now)
+            )
+            if isinstance(decision, Allow):
+                config = self.doors.app.graph_config(page_id)
+                await self.doors.graph.send(build_sender_action(config, psid, "typing_on"))
+
+
+def _topic(tx: Tx, event: Event) -> Topic | None:
+    """What an opt-in agrees to; None for anything else, and where the payload is not ours."""
+    named = asking.topic_in(event.payload) if event.kind.value == "optin_otn" else None
+    return topics.resolve(tx, named[0]) if named else None
