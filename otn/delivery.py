@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from otn.errors import Refused, SendError
+from otn.errors import OutcomeUnknown, Refused, SendError
 from otn.graph.protocol import Sent, with_metadata
 from otn.messages import fingerprint
 from otn.models import (
@@ -40,6 +40,7 @@ from otn.policy import (
     Reaction,
     Reason,
     choose_route,
+    may_mean_the_token,
     may_reply,
     page_is_paused,
     react,
@@ -130,7 +131,15 @@ def settle(tx: Tx, attempt: Attempt, outcome: Sent | SendError, now: datetime) -
         settle_as_sent(tx, attempt.delivery_id, outcome.message_id, now)
         return Settled(delivery=deliveries.get(tx, attempt.delivery_id))
     current = deliveries.get(tx, attempt.delivery_id)
-    affect_page_and_person(tx, current.page_id, current.contact_id, outcome, now, route=attempt.route)
+    affect_page_and_person(
+        tx,
+        current.page_id,
+        current.contact_id,
+        outcome,
+        now,
+        route=attempt.route,
+        asked_at=current.sending_at,
+    )
     reaction = react(
         outcome,
         route=attempt.route,
@@ -166,8 +175,12 @@ def record_unsent_reply(
     wire_id: str,
     why: Deny | SendError,
     now: datetime,
+    sent_at: datetime | None = None,
 ) -> None:
-    """A reply that did not go out, or that may not have, stays visible: without its words, with its reason."""
+    """A reply that did not go out, or that may not have, stays visible: without its words, with its reason.
+
+    `sent_at`: just before the POST, so that Meta's "no" is not held against what the person did since.
+    """
     contact = contacts.find(tx, page_id, psid)
     if contact is None:
         return
@@ -184,12 +197,17 @@ def record_unsent_reply(
     if isinstance(why, Deny):
         values |= {"state": DeliveryState.SKIPPED.value, "reason": why.reason.value, "error": why.sentence}
     else:
-        affect_page_and_person(tx, page_id, contact.id, why, now)
+        affect_page_and_person(tx, page_id, contact.id, why, now, asked_at=sent_at)
         fate = react(why, route=Route.WINDOW, attempts=1, doubtful=False).fate
         state = DeliveryState.UNKNOWN if fate is Fate.UNKNOWN else DeliveryState.REFUSED
-        values |= {"state": state.value, "route": Route.WINDOW.value, "sending_at": now, **_error_values(why)}
+        values |= {
+            "state": state.value,
+            "route": Route.WINDOW.value,
+            "sending_at": sent_at or now,
+            **_error_values(why),
+        }
         if fate is Fate.DECIDE_AGAIN:
-            contacts.close_window(tx, contact.id, now)
+            contacts.close_window(tx, contact.id, now, asked_at=sent_at)
     deliveries.add(tx, values)
 
 
@@ -336,11 +354,9 @@ def _settle_as(
         return Settled(delivery=deliveries.get(tx, current.id))
     again_at = now if reaction.fate is Fate.DECIDE_AGAIN else now + reaction.wait if reaction.wait else None
     values = {**_error_values(error), "settled_at": now, "next_attempt_at": again_at}
-    if reaction.fate is Fate.UNKNOWN:
-        values["doubtful"] = True
     if reaction.fate is Fate.DECIDE_AGAIN:
         values["window_refused"] = True
-        contacts.close_window(tx, current.contact_id, now)
+        contacts.close_window(tx, current.contact_id, now, asked_at=current.sending_at)
     if not deliveries.settle(tx, current.id, fence, _STATE_OF[reaction.fate], values):
         return Settled(delivery=deliveries.get(tx, current.id))
     if reaction.token is not None:
@@ -359,7 +375,9 @@ _STATE_OF = {
 
 def _proved_by_others(tx: Tx, current: Delivery, error: SendError) -> bool:
     """The token is void, and the message is not at fault: then the doubtful attempt did arrive."""
-    return isinstance(error, Refused) and deliveries.accepted_elsewhere(tx, current.message_hash, current.id)
+    return may_mean_the_token(error) and deliveries.accepted_elsewhere(
+        tx, current.message_hash, current.contact_id
+    )
 
 
 def _move_token(tx: Tx, current: Delivery, new: TokenState) -> None:
@@ -369,9 +387,13 @@ def _move_token(tx: Tx, current: Delivery, new: TokenState) -> None:
 
 
 def _error_values(error: SendError) -> dict[str, Any]:
-    values: dict[str, Any] = {"error": str(error), "reason": type(error).__name__.lower()}
-    if isinstance(error, Refused):
-        values["reason"] = error.refusal.value
+    values: dict[str, Any] = {"error": str(error), "reason": _reason(error)}
     values["error_code"] = getattr(error, "code", None)
     values["error_subcode"] = getattr(error, "subcode", None)
     return values
+
+
+def _reason(error: SendError) -> str:
+    if isinstance(error, Refused):
+        return error.refusal.value
+    return "outcome_unknown" if isinstance(error, OutcomeUnknown) else type(error).__name__.lower()

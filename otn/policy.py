@@ -316,9 +316,14 @@ def _react_token(error: SendError, attempts: int, doubtful: bool) -> Reaction:
         return _react_doubtful(error, attempts)
     if isinstance(error, Throttled | Unreachable):
         return _retry(error, attempts, TokenState.AVAILABLE)
-    if isinstance(error, Refused) and error.refusal in _MAY_MEAN_THE_TOKEN:
+    if may_mean_the_token(error):
         return Reaction(fate=Fate.REFUSED, token=TokenState.SUSPECT)
     return Reaction(fate=Fate.REFUSED, token=TokenState.AVAILABLE)
+
+
+def may_mean_the_token(error: SendError) -> bool:
+    """Whether a refused token send may have been refused because the token is used, expired or invalid."""
+    return isinstance(error, Refused) and error.refusal in _MAY_MEAN_THE_TOKEN
 
 
 def _react_doubtful(error: SendError, attempts: int) -> Reaction:

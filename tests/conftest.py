@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 import tempfile
@@ -17,6 +18,8 @@ import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
+from otn.events import WindowOpening, parse
+from otn.intake import Recorded, record
 from otn.models import Contact, TokenState, Topic
 from otn.policy import token_expiry, window_until
 from otn.store import Store, Tx, contacts, migrate, pages, tokens, topics
@@ -149,8 +152,6 @@ class Make:
         opened_by: str = "message",
     ) -> Contact:
         """A person on a page; `wrote_at` is when they opened the window, None: they never did."""
-        from otn.events import WindowOpening
-
         with self.store.begin() as tx:
             pages.ensure(tx, page_id, self.now)
             contact = contacts.ensure(tx, page_id, psid, self.now)
@@ -203,6 +204,48 @@ class Make:
             if state is not TokenState.AVAILABLE:
                 tokens.move(tx, token_id, TokenState.AVAILABLE, state)
             return token_id
+
+    # --- what Meta tells us ---
+
+    def receive(
+        self,
+        event: dict[str, Any],
+        *,
+        psid: str = PSID,
+        page_id: str = PAGE_ID,
+        at: datetime | None = None,
+        arrives: datetime | None = None,
+        where: str = "messaging",
+    ) -> list[Recorded]:
+        """Record what a webhook tells, of our two pages; it happened `at` and comes in now."""
+        happened = int((at or self.now).timestamp() * 1000)
+        item = {"sender": {"id": psid}, "recipient": {"id": page_id}, "timestamp": happened, **event}
+        envelope = {"object": "page", "entry": [{"id": page_id, "time": happened, where: [item]}]}
+        arrives = arrives or self.now
+        recorded = []
+        for found in parse(json.dumps(envelope).encode(), arrives):
+            with self.store.begin() as tx, tx.begin_nested():
+                recorded.append(record(tx, self.vault, found, own_pages={PAGE_ID, "2002"}, now=arrives))
+        return recorded
+
+    def says(self, text: str = "hi", mid: str | None = None, **more: Any) -> list[Recorded]:
+        """The person writes."""
+        return self.receive({"message": {"mid": mid or secrets.token_hex(8), "text": text}}, **more)
+
+    def taps(
+        self, payload: str | None = "otn:restock", token: str | None = None, **more: Any
+    ) -> list[Recorded]:
+        """The person taps Notify Me."""
+        optin = {"type": "one_time_notif_req", "one_time_notif_token": token or secrets.token_urlsafe(32)}
+        return self.receive({"optin": optin | ({} if payload is None else {"payload": payload})}, **more)
+
+    def echoes(self, wire_id: str, mid: str = "m_echo", **more: Any) -> list[Recorded]:
+        """Meta shows us a message that went out, with the metadata that we gave it."""
+        psid = more.pop("psid", PSID)
+        page_id = more.get("page_id", PAGE_ID)
+        message = {"mid": mid, "is_echo": True, "app_id": 1, "metadata": wire_id, "text": "It is back"}
+        parties = {"sender": {"id": page_id}, "recipient": {"id": psid}}
+        return self.receive({**parties, "message": message}, **more)
 
 
 Work = Callable[[Tx], Any]
