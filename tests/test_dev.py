@@ -15,7 +15,15 @@ import pytest
 
 from otn.dev import up
 from otn.dev.check_bot import complaints
-from otn.dev.processes import Processes, Program, StartError, answers, free_port, is_taken
+from otn.dev.processes import (
+    Processes,
+    Program,
+    StartError,
+    answers,
+    free_port,
+    is_taken,
+    without_deprecations,
+)
 from otn.dev.train import FINGERPRINT, MODEL, fingerprint, is_trained
 from otn.settings import EVERYTHING, load_settings, write_env
 
@@ -164,6 +172,24 @@ def test_output_goes_to_log_files_where_a_folder_is_given(tmp_path: Path) -> Non
     ):
         processes.wait_until_up(threading.Event())
     assert (tmp_path / "talker.log").read_text() == "hello\n"
+
+
+def test_deprecations_of_libraries_are_left_out_and_nothing_else() -> None:
+    site = "/x/site-packages"
+    lines = [
+        "first",
+        f"{site}/a.py:1: DeprecationWarning: old",
+        "  import a",
+        f"{site}/b.py:2: SADeprecationWarning: older",
+        "goes on here",
+        "  import b",
+        "  an indented line of somebody's",
+        f"{site}/c.py:3: UserWarning: mine",
+        f"{site}/d.py:4: DeprecationWarning: at the end of its output",
+        "  import d",
+        "last",
+    ]
+    assert list(without_deprecations(lines)) == [lines[0], lines[6], lines[7], lines[10]]
 
 
 def test_waiting_ends_when_told_to_stop(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ only the one who stops them in order.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ import requests
 STOP_SECONDS: Final = 15.0
 START_SECONDS: Final = 120.0
 LOOK_EVERY_SECONDS: Final = 0.1
+_DEPRECATION: Final = re.compile(r"/site-packages/\S+\.py:\d+: \w*DeprecationWarning: ")
 COLOURS: Final = ("36", "33", "35", "32", "34", "31")
 
 
@@ -210,10 +212,23 @@ def stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def without_deprecations(lines: Iterable[str]) -> Iterator[str]:
+    """Leave out what Python warns of in the libraries that Rasa pins: nobody here can do anything about it."""
+    to_skip = 0
+    for line in lines:
+        if _DEPRECATION.search(line):
+            to_skip = 3  # at most: the message may go on for a line, then stands the line of code, indented
+        to_skip -= 1
+        if to_skip < 0:
+            yield line
+        elif line.startswith("  "):
+            to_skip = 0
+
+
 def _pump(stream: IO[bytes], label: str) -> None:
     with stream:
-        for line in stream:
-            sys.stdout.write(label + line.decode("utf-8", "replace").rstrip() + "\n")
+        for line in without_deprecations(raw.decode("utf-8", "replace") for raw in stream):
+            sys.stdout.write(label + line.rstrip() + "\n")
             sys.stdout.flush()
 
 

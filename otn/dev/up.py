@@ -118,17 +118,17 @@ def _health(name: str, ports: Mapping[str, int]) -> str | None:
 
 
 def _introduction(program: Program) -> str:
-    base = f"http://127.0.0.1:{program.port}" if program.port else "no address"
+    base = f"http://127.0.0.1:{program.port}" if program.port else "-"
     place, sentence = {
         "rasa": (
             f"{base}/webhooks/messenger/webhook",
-            "the bot; Messenger delivers messages and opt-ins here",
+            "the bot: Messenger delivers messages and opt-ins here",
         ),
-        "actions": (base, "the bot's custom actions; only Rasa calls them"),
+        "actions": (base, "its custom actions: only the bot calls them"),
         "worker": (base, "sends what is due outside of conversations"),
-        "simulator": (base, "stands in for Messenger; /simulator/journal tells what was really delivered"),
+        "simulator": (f"{base}/simulator/journal", "stands in for Messenger: this is what it delivered"),
     }.get(program.name, (base, program.command))
-    return f"  {program.name:<10} {place:<52} {sentence}"
+    return f"  {program.name:<10} {place:<50} {sentence}"
 
 
 def _hurry_on_next(stop: threading.Event, processes: Processes) -> None:
