@@ -14,24 +14,28 @@ from typing import Annotated
 
 import typer
 
-from otn.cli import init, send, tokens, topics, worker
+from otn.cli import check, contacts, init, page, send, tokens, topics, worker
 from otn.cli.session import commands
 from otn.cli.terminal import say
 from otn.errors import ConfigError, InvalidInput, OtnError, StoreUnavailable
 
 app = commands("One-Time Notifications for a Messenger bot: topics, permissions, follow-ups.")
 app.command("init")(init.init)
-app.command("send")(send.send)
-app.command("worker")(worker.worker)
+app.command("check")(check.check)
 app.add_typer(topics.app, name="topics")
+app.add_typer(contacts.app, name="contacts")
 app.add_typer(tokens.app, name="tokens")
-
+app.command("send")(send.send)
+app.add_typer(page.app, name="page")
+app.command("worker")(worker.worker)
 
 _INTERRUPTED = 128 + 2  # as shells count a Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command line and return the exit code; nothing a person can cause ends in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without ✓ gets a ?
     try:
         typer.main.get_command(app)(list(sys.argv[1:] if arguments is None else arguments), "otn")
     except SystemExit as end:

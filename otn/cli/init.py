@@ -76,7 +76,7 @@ def _prepare_database(store: Store) -> None:
     verb = (
         "unchanged at" if not changed else f"upgraded from revision {before} to" if before else "created at"
     )
-    say(f"database: {verb} revision {migrate.newest()}, {store.path or store!r}")
+    say(f"database: {verb} revision {migrate.newest()}, {store.path or repr(store)}")
 
 
 def _add_topics(folder: Path, app: App) -> None:

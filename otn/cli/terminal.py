@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any
 from unicodedata import category
 
@@ -60,7 +61,9 @@ def in_words(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M UTC")
-    return duration(value) if isinstance(value, timedelta) else str(value)
+    if isinstance(value, timedelta):
+        return duration(value)
+    return str(value.value if isinstance(value, Enum) else value)
 
 
 def duration(length: timedelta) -> str:

@@ -63,7 +63,7 @@ def list_tokens(
         found = (
             shown
             for token in _every(app, psid, topic)
-            if (shown := _for_programs(token, now)) and state in (None, shown["state"])
+            if (shown := for_programs(token, now)) and state in (None, shown["state"])
         )
         if json:
             print_json_list(islice(found, limit))
@@ -215,7 +215,8 @@ def _every(app: App, psid: str | None, topic: str | None) -> Iterator[OtnToken]:
         after = batch[-1].id
 
 
-def _for_programs(token: OtnToken, now: datetime) -> dict[str, Any]:
+def for_programs(token: OtnToken, now: datetime) -> dict[str, Any]:
+    """A token as JSON has it; one that lapsed unused is `expired`."""
     values = asdict(token)
     if token.state == State.AVAILABLE.value and token.expires_at <= now:
         values["state"] = State.EXPIRED.value

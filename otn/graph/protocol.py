@@ -14,6 +14,8 @@ import json as _json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -233,6 +235,16 @@ def classify_json(
     if not isinstance(error, dict) or _number(error.get("code")) is None:
         raise OutcomeUnknown(f"HTTP {status} without an answer of Graph's")
     raise _error(status, headers, error, secrets)
+
+
+def date_of(headers: Mapping[str, str]) -> datetime | None:
+    """Return the time at which the other side says that it answered (HTTP's Date, in whole seconds)."""
+    value = next((text for name, text in headers.items() if name.lower() == "date"), "")
+    try:
+        found = parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    return found if found.tzinfo is not None else None
 
 
 def lost(request: HttpRequest, *, written: bool, reason: str) -> SendError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
 from typing import Any
@@ -44,6 +45,12 @@ class SyncGraph:
     def get_json(self, request: HttpRequest) -> dict[str, Any]:
         """Call Graph and return the JSON object of its answer; raises a SendError."""
         return protocol.classify_json(*self._answer(request), secrets=request.secrets)
+
+    def get_dated_json(self, request: HttpRequest) -> tuple[dict[str, Any], datetime | None]:
+        """Call Graph as `get_json` does; with the answer comes the time that Graph's clock showed."""
+        status, headers, body = self._answer(request)
+        found = protocol.classify_json(status, headers, body, secrets=request.secrets)
+        return found, protocol.date_of(headers)
 
     def close(self) -> None:
         """Close the connections. The next call opens new ones."""
