@@ -6,15 +6,16 @@ that nothing in the body can be lost, and a re-delivery changes nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from otn.asking import topic_in
 from otn.delivery import settle_as_sent
 from otn.events import Event, EventKind, opens_window, restore
 from otn.models import Contact, InboxState, Topic
-from otn.policy import token_expiry, window_until
+from otn.policy import BLOCKED, RESTRICTED, token_expiry, window_until
 from otn.store import Tx, audit, contacts, deliveries, inbox, keys, pages, requests, tokens, topics
 from otn.vault import Vault
 
@@ -61,8 +62,21 @@ def record(tx: Tx, vault: Vault, event: Event, *, own_pages: Collection[str], no
 
 
 def record_broken(tx: Tx, vault: Vault, event: Event, why: str, now: datetime) -> Recorded:
-    """Keep an event whose recording failed, so that somebody can look at it."""
-    return _record_only(tx, vault, event, InboxState.BROKEN, now, why)
+    """Keep an event whose recording failed, so that somebody can look at it; of an opt-in the token too."""
+    contact = contacts.find(tx, event.page_id, event.psid) if event.psid else None
+    if contact is not None and _is_forgotten(contact, event):
+        return Recorded(state=InboxState.IGNORED, is_new=False)
+    whole = replace(event, raw=_with_token(event))
+    row = _insert(tx, vault, whole, contact, InboxState.BROKEN, now, why)
+    return Recorded(state=InboxState.BROKEN, is_new=row is not None)
+
+
+def _with_token(event: Event) -> bytes:
+    """The raw event as Meta sent it; it is sealed before it is kept."""
+    if event.kind is not EventKind.OPTIN_OTN:
+        return event.raw
+    told = json.loads(event.raw)
+    return json.dumps({**told, "optin": {**told["optin"], "one_time_notif_token": event.token}}).encode()
 
 
 def reread(vault: Vault, row: inbox.InboxRow) -> Event:
@@ -77,10 +91,8 @@ def reread(vault: Vault, row: inbox.InboxRow) -> Event:
     )
 
 
-def _record_only(
-    tx: Tx, vault: Vault, event: Event, state: InboxState, now: datetime, why: str | None = None
-) -> Recorded:
-    row = _insert(tx, vault, event, None, state, now, why or event.broken)
+def _record_only(tx: Tx, vault: Vault, event: Event, state: InboxState, now: datetime) -> Recorded:
+    row = _insert(tx, vault, event, None, state, now, event.broken)
     return Recorded(state=state, is_new=row is not None)
 
 
@@ -183,11 +195,15 @@ _EFFECTS: dict[EventKind, Callable[[Tx, Vault, Event, Contact, datetime], None]]
 
 
 def _enforce_policy(tx: Tx, event: Event, now: datetime) -> None:
-    """Meta warns, blocks or unblocks the page (HOOKS): a blocked page sends nothing until it is unblocked."""
-    if event.action == "block":
-        pages.pause(tx, event.page_id, f"Meta blocked the page: {event.reason or 'no reason given'}", None)
-    elif event.action == "unblock":
-        pages.resume(tx, event.page_id)
+    """Meta warns, blocks or unblocks the page (HOOKS): a blocked page sends nothing until it is unblocked.
+
+    The newest word counts, whatever the order of arrival, and undoes no pause of anybody else's.
+    """
+    if not inbox.has_newer(tx, event.page_id, event.kind.value, event.at):
+        if event.action == "block":
+            pages.pause(tx, event.page_id, f"{BLOCKED}: {event.reason or 'no reason given'}", None)
+        elif event.action == "unblock":
+            pages.resume_after(tx, event.page_id, [BLOCKED, RESTRICTED])
     audit.record(
         tx,
         who="meta",

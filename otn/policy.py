@@ -361,6 +361,7 @@ class PagePause:
     wait: timedelta | None = None
 
 
+BLOCKED, RESTRICTED = "Meta blocked the page", "Meta restricted the page"  # what "unblock" takes back (HOOKS)
 RESTRICTED_PROBE = timedelta(hours=6)  # probe slowly while Meta restricts the page (ERR 368)
 
 
@@ -376,7 +377,7 @@ def pause_for(error: SendError, route: Route = Route.WINDOW) -> PagePause | None
     if not isinstance(error, Refused):
         return None
     if error.refusal is Refusal.PAGE_RESTRICTED:
-        return PagePause(reason=f"Meta restricted the page ({error.code})", wait=RESTRICTED_PROBE)
+        return PagePause(reason=f"{RESTRICTED} ({error.code})", wait=RESTRICTED_PROBE)
     if error.refusal is Refusal.PERMISSION_MISSING and route is not Route.HUMAN_AGENT:
         return PagePause(reason=f"the page lacks a permission ({error.code}: {error.detail})")
     if error.refusal is Refusal.BAD_ACCESS_TOKEN:

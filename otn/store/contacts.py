@@ -171,8 +171,8 @@ def take_turn(tx: Tx, contact_id: int, owner: str, seconds: float) -> bool:
 
 
 def holds_turn(tx: Tx, contact_id: int, owner: str) -> bool:
-    """Whether the conversation is still leased to this owner."""
-    query = sa.select(contact.c.turn_owner == owner).where(contact.c.id == contact_id)
+    """Whether the conversation is still leased to this owner, and stays so until the transaction ends."""
+    query = sa.select(contact.c.turn_owner == owner).where(contact.c.id == contact_id).with_for_update()
     return bool(tx.execute(query).scalar())
 
 

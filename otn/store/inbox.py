@@ -7,6 +7,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from otn.events import EventKind
 from otn.models import InboxState
 from otn.store import contacts
 from otn.store.engine import Tx, db_epoch, insert_if_new
@@ -58,13 +59,6 @@ def record(
         "error": error,
     }
     return insert_if_new(tx, inbound_event, values, ["page_id", "event_key"])
-
-
-def set_state(tx: Tx, event_id: int, state: InboxState, error: str | None = None) -> None:
-    """What became of an event."""
-    tx.execute(
-        inbound_event.update().where(inbound_event.c.id == event_id).values(state=state.value, error=error)
-    )
 
 
 def claim(tx: Tx, contact_id: int, owner: str, lease_seconds: float, now: datetime) -> InboxRow | None:
@@ -124,14 +118,28 @@ def waiting(tx: Tx, limit: int = 200) -> list[int]:
 
 
 def prune(tx: Tx, before: datetime, limit: int = 500) -> int:
-    """Delete events received before a time and dealt with, a batch of them; how many."""
+    """Delete events received before a time and dealt with, a batch of them; how many.
+
+    A broken opt-in stays: its token is nowhere else.
+    """
+    dealt_with = inbound_event.c.state.not_in([InboxState.NEW.value, InboxState.BROKEN.value])
+    not_an_optin = inbound_event.c.kind != EventKind.OPTIN_OTN.value
+    broken = (inbound_event.c.state == InboxState.BROKEN.value) & not_an_optin
     ids = (
         sa.select(inbound_event.c.id)
-        .where(inbound_event.c.received_at < before, inbound_event.c.state != InboxState.NEW.value)
+        .where(inbound_event.c.received_at < before, dealt_with | broken)
         .order_by(inbound_event.c.received_at)
         .limit(limit)
     )
     return int(tx.execute(inbound_event.delete().where(inbound_event.c.id.in_(ids))).rowcount)
+
+
+def has_newer(tx: Tx, page_id: str, kind: str, at: datetime) -> bool:
+    """Whether something of this kind happened to the page after `at`: events arrive out of order."""
+    query = sa.select(inbound_event.c.id).where(
+        inbound_event.c.page_id == page_id, inbound_event.c.kind == kind, inbound_event.c.event_at > at
+    )
+    return tx.execute(query.limit(1)).first() is not None
 
 
 def erase(tx: Tx, contact_id: int, until: datetime) -> None:
@@ -187,6 +195,6 @@ def _oldest(tx: Tx, contact_id: int) -> InboxRow | None:
 def _close(tx: Tx, event_id: int, state: InboxState, now: datetime, error: str | None) -> None:
     tx.execute(
         inbound_event.update()
-        .where(inbound_event.c.id == event_id)
+        .where(inbound_event.c.id == event_id, inbound_event.c.state == InboxState.NEW.value)
         .values(state=state.value, closed_at=now, error=error)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -34,14 +35,22 @@ def every(tx: Tx) -> list[Page]:
     return [Page(**row._mapping) for row in tx.execute(sa.select(*_COLUMNS).order_by(page.c.page_id))]
 
 
-def pause(tx: Tx, page_id: str, reason: str, until: datetime | None) -> None:
-    """Let nothing leave the page, until a time or until resumed. A pause without an end stays one."""
-    endless = page.c.paused_reason.isnot(None) & page.c.paused_until.is_(None)
-    tx.execute(
-        page.update()
-        .where(page.c.page_id == page_id, ~endless)
-        .values(paused_reason=reason, paused_until=until)
-    )
+def pause(tx: Tx, page_id: str, reason: str, until: datetime | None) -> bool:
+    """Let nothing leave the page, until a time or until resumed. Of two pauses the longer one stays.
+
+    False if a longer one was there, or no such page.
+    """
+    paused, endless = page.c.paused_reason.isnot(None), page.c.paused_until.is_(None)
+    longer = paused & (endless if until is None else endless | (page.c.paused_until >= until))
+    values = {"paused_reason": reason, "paused_until": until}
+    return bool(tx.execute(page.update().where(page.c.page_id == page_id, ~longer).values(**values)).rowcount)
+
+
+def resume_after(tx: Tx, page_id: str, reasons: Sequence[str]) -> bool:
+    """End a pause whose reason begins like one of these; False if the page is not paused for any of them."""
+    ours = sa.or_(*(page.c.paused_reason.startswith(reason, autoescape=True) for reason in reasons))
+    ended = page.update().where(page.c.page_id == page_id, ours)
+    return bool(tx.execute(ended.values(paused_reason=None, paused_until=None)).rowcount)
 
 
 def resume(tx: Tx, page_id: str) -> bool:
