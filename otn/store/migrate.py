@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from alembic import command
@@ -13,6 +14,9 @@ from otn.errors import ConfigError
 from otn.store.engine import Store, Tx
 
 _SCRIPTS = Path(__file__).parent / "migrations"
+
+# It tells of its plugins at every start, and of nothing that we do not say ourselves.
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def upgrade(store: Store) -> bool:
