@@ -1,0 +1,415 @@
+"""Every custom action on its own: what it reads, decides against a real store, says and sets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rasa_sdk import Action, Tracker
+from rasa_sdk.executor import ActionExecutor, CollectingDispatcher
+from ruamel.yaml import YAML
+
+from actions import otn as otn_actions
+from actions import shop
+from otn import project
+from otn.app import ACTION_SERVER, App
+from otn.catalogue import read_entries
+from otn.models import Contact
+from otn.settings import load_settings
+from otn.store import Store, contacts, pages, topics
+
+ROOT = Path(__file__).parent.parent
+PAGE_ID = "1001"
+PSID = "7007"
+DOMAIN = YAML(typ="safe").load((ROOT / "domain.yml").read_text(encoding="utf-8"))
+BACKPACK = "restock-canvas-backpack"
+
+
+@pytest.fixture
+def store(sqlite_store: Store) -> Store:
+    return sqlite_store
+
+
+@pytest.fixture
+def app(store: Store, make: Any, now: datetime, tmp_path: Path) -> App:
+    """The project with its two topics."""
+    make.topic("restock-*", kind="restock", title="Back in stock alert")
+    make.topic("spring-collection", kind="news", title="Spring collection news")
+    settings = load_settings(tmp_path, {"OTN_DATABASE_URL": f"sqlite:///{store.path}"}, need=ACTION_SERVER)
+    return App(settings=settings, store=store, clock=lambda: now, vault=None)
+
+
+@pytest.fixture
+def person(app: App, make: Any) -> Contact:
+    """Somebody who wrote an hour ago."""
+    found: Contact = make.in_window(PSID)
+    return found
+
+
+def a_tracker(
+    *,
+    slots: Mapping[str, Any] | None = None,
+    entities: Mapping[str, str] | None = None,
+    intent: str = "ask_product",
+    channel: str | None = "messenger",
+    page_id: str | None = PAGE_ID,
+    form: str | None = None,
+) -> Tracker:
+    """The tracker that Rasa would send, as the JSON that travels."""
+    message = {
+        "intent": {"name": intent},
+        "entities": [{"entity": name, "value": value} for name, value in (entities or {}).items()],
+        "metadata": {"page_id": page_id} if page_id else {},
+    }
+    event = {
+        "event": "user",
+        "input_channel": channel,
+        "metadata": message["metadata"],
+        "parse_data": message,
+    }
+    return Tracker.from_dict(
+        {
+            "sender_id": PSID,
+            "slots": dict(slots or {}),
+            "latest_message": message,
+            "events": [event],
+            "active_loop": {"name": form} if form else {},
+            "latest_action_name": "action_listen",
+            "paused": False,
+        }
+    )
+
+
+async def run(
+    action: Action, tracker: Tracker, domain: Mapping[str, Any] = DOMAIN
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    """The slots that an action sets, what it says, and its other events."""
+    dispatcher = CollectingDispatcher()
+    events = await action.run(dispatcher, tracker, domain)
+    slots = {event["name"]: event["value"] for event in events if event["event"] == "slot"}
+    return slots, dispatcher.messages, [event["event"] for event in events if event["event"] != "slot"]
+
+
+def responses(messages: list[dict[str, Any]]) -> list[str]:
+    return [message["response"] for message in messages]
+
+
+async def ask(
+    app: App, domain: Mapping[str, Any] = DOMAIN, **tracker: Any
+) -> tuple[str, list[dict[str, Any]]]:
+    tracker = {"slots": {"otn_topic": BACKPACK}, **tracker}
+    slots, said, others = await run(otn_actions.ActionRequestOtn(lambda: app), a_tracker(**tracker), domain)
+    assert set(slots) == {"otn_request_decision"}
+    assert others == []
+    return slots["otn_request_decision"], said
+
+
+class TestRequest:
+    async def test_asks_in_words_of_the_kind_and_wishes_the_card(self, app: App, person: Contact) -> None:
+        decision, said = await ask(app)
+        assert decision == "asked"
+        assert responses(said) == ["utter_otn_request_restock"]
+        assert said[0]["otn_request"] == {"topic": BACKPACK}
+
+    async def test_a_kind_without_words_of_its_own_gets_the_common_ones(
+        self, app: App, person: Contact
+    ) -> None:
+        _decision, said = await ask(app, slots={"otn_topic": "spring-collection"})
+        assert responses(said) == ["utter_otn_request"]
+
+    async def test_a_missing_slot_is_an_unknown_topic_and_says_so_in_the_log(
+        self, app: App, person: Contact, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert await ask(app, slots={}) == ("unknown_topic", [])
+        assert "set the slot otn_topic" in caplog.text
+
+    async def test_an_unknown_topic_is_not_asked_for(self, app: App, person: Contact) -> None:
+        assert await ask(app, slots={"otn_topic": "no-such-topic"}) == ("unknown_topic", [])
+
+    async def test_who_agreed_already_is_not_asked(self, app: App, person: Contact, make: Any) -> None:
+        make.token(person, make.topic(BACKPACK))
+        assert await ask(app) == ("already_permitted", [])
+
+    async def test_outside_the_window_nobody_is_asked(self, app: App, make: Any) -> None:
+        make.out_of_window(PSID)
+        assert await ask(app) == ("window_closed", [])
+
+    async def test_a_paused_page_asks_nobody(self, app: App, person: Contact, now: datetime) -> None:
+        with app.store.begin() as tx:
+            pages.pause(tx, PAGE_ID, "the access token expired", None)
+        assert await ask(app) == ("page_paused", [])
+
+    async def test_nobody_is_asked_when_meta_said_too_often(
+        self, app: App, person: Contact, now: datetime
+    ) -> None:
+        with app.store.begin() as tx:
+            contacts.do_not_ask_before(tx, person.id, now + timedelta(hours=1))
+        assert await ask(app) == ("too_soon", [])
+
+    async def test_another_channel_is_told_in_words(self, app: App, person: Contact) -> None:
+        decision, said = await ask(app, channel="rest")
+        assert decision == "not_messenger"
+        assert responses(said) == ["utter_otn_not_messenger"]
+
+    async def test_a_bot_without_any_words_for_it_says_so_in_the_log(
+        self, app: App, person: Contact, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert await ask(app, {"responses": {}}) == ("asked", [])
+        assert "lacks the response utter_otn_request" in caplog.text
+
+
+ABOUT_THE_BACKPACK = {"otn_topic": BACKPACK, "otn_event_id": "back-17"}
+
+
+async def tell(
+    app: App, entities: Mapping[str, str] = ABOUT_THE_BACKPACK, **tracker: Any
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    tracker = {"intent": "EXTERNAL_otn_follow_up", "channel": None, "page_id": None, **tracker}
+    return await run(
+        otn_actions.ActionSendOtnFollowUp(lambda: app), a_tracker(entities=entities, **tracker), DOMAIN
+    )
+
+
+class TestFollowUp:
+    async def test_tells_in_words_of_the_kind_and_wishes_the_send(self, app: App, person: Contact) -> None:
+        slots, said, others = await tell(app)
+        assert slots == {
+            "otn_topic": BACKPACK,
+            "otn_kind": "restock",
+            "otn_follow_up_decision": "allowed",
+        }
+        assert responses(said) == ["utter_otn_follow_up_restock"]
+        assert said[0]["otn_follow_up"] == {"topic": BACKPACK, "event_id": "back-17"}
+        assert others == []
+
+    async def test_a_kind_without_words_of_its_own_gets_the_common_ones(
+        self, app: App, person: Contact
+    ) -> None:
+        slots, said, _others = await tell(app, {"otn_topic": "spring-collection", "otn_event_id": "1"})
+        assert responses(said) == ["utter_otn_follow_up"]
+        assert slots["otn_kind"] == "news"
+
+    async def test_a_permission_pays_once_the_window_is_closed(self, app: App, make: Any) -> None:
+        person = make.out_of_window(PSID)
+        assert (await tell(app))[0]["otn_follow_up_decision"] == "no_permission"
+        make.token(person, make.topic(BACKPACK))
+        assert (await tell(app))[0]["otn_follow_up_decision"] == "allowed"
+
+    async def test_without_an_event_id_nothing_is_said(
+        self, app: App, person: Contact, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        slots, said, _others = await tell(app, {"otn_topic": BACKPACK})
+        assert slots["otn_follow_up_decision"] == "no_event_id"
+        assert said == []
+        assert "otn_event_id" in caplog.text
+
+    async def test_without_a_topic_nothing_is_said(self, app: App, person: Contact) -> None:
+        slots, said, _others = await tell(app, {"otn_event_id": "1"})
+        assert (slots["otn_follow_up_decision"], said) == ("unknown_topic", [])
+
+    async def test_the_slot_names_the_topic_where_the_trigger_does_not(
+        self, app: App, person: Contact
+    ) -> None:
+        slots, _said, _others = await tell(app, {"otn_event_id": "1"}, slots={"otn_topic": BACKPACK})
+        assert slots["otn_follow_up_decision"] == "allowed"
+
+    async def test_an_unknown_topic_is_said_to_be_one(self, app: App, person: Contact) -> None:
+        slots, said, _others = await tell(app, {"otn_topic": "no-such-topic", "otn_event_id": "1"})
+        assert slots == {
+            "otn_topic": "no-such-topic",
+            "otn_kind": None,
+            "otn_follow_up_decision": "unknown_topic",
+        }
+        assert said == []
+
+    async def test_nobody_knows_this_person(self, app: App) -> None:
+        assert (await tell(app))[0]["otn_follow_up_decision"] == "unreachable"
+
+    async def test_a_person_who_blocked_us_is_unreachable(self, app: App, person: Contact) -> None:
+        with app.store.begin() as tx:
+            contacts.mark_undeliverable(tx, person.id, "the person blocked the page")
+        assert (await tell(app))[0]["otn_follow_up_decision"] == "unreachable"
+
+    async def test_a_person_who_asks_to_be_forgotten_is_unreachable(
+        self, app: App, person: Contact, now: datetime
+    ) -> None:
+        with app.store.begin() as tx:
+            contacts.request_erasure(tx, person.id, now)
+        assert (await tell(app))[0]["otn_follow_up_decision"] == "unreachable"
+
+    async def test_a_paused_page_tells_nobody(self, app: App, person: Contact) -> None:
+        with app.store.begin() as tx:
+            pages.pause(tx, PAGE_ID, "the access token expired", None)
+        assert (await tell(app))[0]["otn_follow_up_decision"] == "page_paused"
+
+    async def test_an_open_form_is_left_when_it_goes_out(self, app: App, person: Contact) -> None:
+        slots, _said, others = await tell(app, form="feedback_form")
+        assert others == ["active_loop"]
+        assert slots["requested_slot"] is None
+
+    async def test_an_open_form_stays_when_it_does_not(self, app: App) -> None:
+        slots, _said, others = await tell(app, form="feedback_form")
+        assert others == ["rewind", "followup"]
+        assert slots["otn_follow_up_decision"] == "unreachable"
+
+    async def test_of_two_pages_that_know_the_person_the_conversation_says_which(
+        self, app: App, person: Contact, make: Any
+    ) -> None:
+        make.out_of_window(PSID, page_id="2002")
+        assert (await tell(app, page_id=PAGE_ID))[0]["otn_follow_up_decision"] == "allowed"
+        assert (await tell(app, page_id="2002"))[0]["otn_follow_up_decision"] == "no_permission"
+
+
+class TestStatus:
+    async def test_says_what_was_agreed_to_how_often_and_until_when(
+        self, app: App, person: Contact, make: Any, now: datetime
+    ) -> None:
+        backpack = make.topic(BACKPACK, title="Back in stock alert")
+        make.token(person, backpack, opted_in_at=now)
+        make.token(person, backpack, opted_in_at=now - timedelta(days=10))
+        with app.store.read() as tx:
+            collection = topics.get(tx, "spring-collection")
+        make.token(person, collection, opted_in_at=now)
+        _slots, said, _others = await run(otn_actions.ActionOtnStatus(lambda: app), a_tracker())
+        assert responses(said) == ["utter_otn_status"]
+        assert said[0]["otn_agreements"] == (
+            "• Back in stock alert: 2 messages, until 21 September 2027\n"
+            "• Spring collection news: one message, until 1 October 2027"
+        )
+
+    async def test_says_so_when_there_is_nothing(self, app: App, person: Contact) -> None:
+        _slots, said, _others = await run(otn_actions.ActionOtnStatus(lambda: app), a_tracker())
+        assert responses(said) == ["utter_otn_status_nothing"]
+
+    async def test_keeps_it_to_messenger(self, app: App, person: Contact) -> None:
+        tracker = a_tracker(channel="rest")
+        _slots, said, _others = await run(otn_actions.ActionOtnStatus(lambda: app), tracker)
+        assert responses(said) == ["utter_otn_not_messenger"]
+
+
+class TestForgetMe:
+    async def test_says_goodbye_and_wishes_to_be_forgotten(self, app: App) -> None:
+        _slots, said, _others = await run(otn_actions.ActionForgetMe(lambda: app), a_tracker())
+        assert responses(said) == ["utter_otn_forgotten"]
+        assert said[0]["otn_forget"] is True
+
+    async def test_a_bot_without_the_words_forgets_all_the_same(self, app: App) -> None:
+        _slots, said, _others = await run(otn_actions.ActionForgetMe(lambda: app), a_tracker(), {})
+        assert said[0]["otn_forget"] is True
+        assert said[0]["text"]
+
+    async def test_nobody_is_forgotten_from_another_channel(self, app: App) -> None:
+        tracker = a_tracker(channel="rest")
+        _slots, said, _others = await run(otn_actions.ActionForgetMe(lambda: app), tracker)
+        assert responses(said) == ["utter_otn_not_messenger"]
+        assert "otn_forget" not in said[0]
+
+
+class TestFallback:
+    @pytest.mark.parametrize(
+        ("intent", "form", "expected"),
+        [
+            ("affirm", None, ["utter_default"]),
+            ("affirm", "feedback_form", ["utter_default"]),
+            ("otn_opted_in", None, ["utter_otn_thanks"]),
+            ("otn_opted_in", "feedback_form", []),
+            ("otn_reaction", None, []),
+            ("EXTERNAL_something", None, []),
+        ],
+    )
+    async def test_answers_and_takes_the_turn_back(
+        self, app: App, intent: str, form: str | None, expected: list[str]
+    ) -> None:
+        tracker = a_tracker(intent=intent, form=form)
+        slots, said, others = await run(otn_actions.ActionDefaultFallback(lambda: app), tracker)
+        assert responses(said) == expected
+        assert (slots, others) == ({}, ["rewind", "followup"])
+
+    async def test_thanks_in_words_of_the_kind_where_there_are_any(self, app: App) -> None:
+        domain = {"responses": {"utter_otn_thanks": [], "utter_otn_thanks_news": []}}
+        tracker = a_tracker(intent="otn_opted_in", entities={"otn_opted_kind": "news"})
+        _slots, said, _others = await run(otn_actions.ActionDefaultFallback(lambda: app), tracker, domain)
+        assert responses(said) == ["utter_otn_thanks_news"]
+
+
+class TestShop:
+    async def test_a_product_that_is_sold_out_has_a_topic(self) -> None:
+        slots, said, _others = await run(
+            shop.ActionCheckStock(), a_tracker(entities={"product": "trail shoe"})
+        )
+        assert slots["stock"] == "sold_out"
+        assert slots["otn_topic"] == "restock-trail-shoe"
+        assert said == []
+
+    async def test_a_product_that_is_there_has_a_link(self) -> None:
+        slots, _said, _others = await run(
+            shop.ActionCheckStock(), a_tracker(entities={"product": "Rain Jacket"})
+        )
+        assert slots["stock"] == "in_stock"
+        assert slots["order_link"] == "https://shop.example/rain-jacket"
+        assert "otn_topic" not in slots
+
+    @pytest.mark.parametrize("entities", [{}, {"product": "submarine"}])
+    async def test_anything_else_is_unknown(self, entities: dict[str, str]) -> None:
+        slots, _said, _others = await run(shop.ActionCheckStock(), a_tracker(entities=entities))
+        assert slots == {"stock": "unknown"}
+
+    async def test_the_order_link_is_that_of_the_product_that_was_told_about(self) -> None:
+        tracker = a_tracker(slots={"otn_topic": BACKPACK, "product": "wool scarf"})
+        slots, _said, _others = await run(shop.ActionFindOrderLink(), tracker)
+        assert slots == {"order_link": "https://shop.example/canvas-backpack"}
+
+    async def test_feedback_makes_room_for_the_next_and_is_not_logged(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        tracker = a_tracker(slots={"feedback": "the parcel was late"})
+        assert (await run(shop.ActionKeepFeedback(), tracker))[0] == {"feedback": None}
+        assert "19 characters" in caplog.text
+        assert "parcel" not in caplog.text
+
+    def test_every_product_can_be_asked_about_and_has_a_topic(self) -> None:
+        seeded = read_entries(project.topics_to_begin_with(ROOT), project.kinds(ROOT))
+        assert [topic.name for topic in seeded] == ["restock-*", "spring-collection"]
+        data = YAML(typ="safe").load((ROOT / "data" / "back_in_stock.yml").read_text(encoding="utf-8"))
+        (known,) = (item["examples"] for item in data["nlu"] if "lookup" in item)
+        for product in shop.PRODUCTS:
+            assert f"- {product.name}\n" in known
+            assert product.topic.startswith("restock-")
+
+
+def test_the_action_server_finds_every_action_of_the_domain() -> None:
+    executor = ActionExecutor()
+    executor.register_package("actions")
+    assert set(executor.actions) == set(DOMAIN["actions"])
+
+
+def test_decisions_are_words_that_the_domain_knows() -> None:
+    words = {otn_actions.ALLOWED, otn_actions.NO_EVENT_ID, *otn_actions._FOLLOW_UP_DECISION_OF.values()}
+    words.add(otn_actions._NO_PERMISSION)
+    assert words == set(DOMAIN["slots"]["otn_follow_up_decision"]["values"])
+
+
+def test_what_only_carries_data_is_no_feature() -> None:
+    for intent in DOMAIN["intents"]:
+        name, how = next(iter(intent.items())) if isinstance(intent, dict) else (intent, {})
+        if name.startswith(("otn_", "EXTERNAL_otn_follow_up")):
+            assert how == {"use_entities": []}, name
+
+
+async def test_the_event_loop_never_waits_for_the_database(app: App, person: Contact) -> None:
+    """The store is opened in a worker thread."""
+    threads = []
+
+    def opened() -> App:
+        threads.append(threading.current_thread())
+        return app
+
+    action = otn_actions.ActionRequestOtn(opened)
+    await run(action, a_tracker(slots={"otn_topic": BACKPACK}))
+    assert threads != []
+    assert threading.main_thread() not in threads
