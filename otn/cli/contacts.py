@@ -12,7 +12,6 @@ import typer
 
 from otn.cli.session import Json, Limit, Page, Psid, Yes, commands, confirm, opened, user
 from otn.cli.terminal import in_words, print_json, print_json_list, print_line, print_table, say
-from otn.settings import READING
 
 if TYPE_CHECKING:
     from otn.app import App
@@ -39,7 +38,7 @@ def list_contacts(
       otn contacts list
       otn contacts list --json | jq -r '.[] | select(.window_open) | .psid'
     """
-    with opened(context, READING) as app:
+    with opened(context) as app:
         now = app.clock()
         found = (_person(contact, now) for contact in _every(app, page))
         if json:
@@ -61,7 +60,7 @@ def show(context: typer.Context, psid: Psid, page: Page = None, json: Json = Fal
     Example:
       otn contacts show 7007
     """
-    with opened(context, READING) as app, app.store.read() as tx:
+    with opened(context) as app, app.store.read() as tx:
         contact = _known(tx, psid, page)
         now = app.clock()
         shown = {
@@ -86,7 +85,7 @@ def erase(context: typer.Context, psid: Psid, page: Page = None, yes: Yes = Fals
     """
     from otn import privacy
 
-    with opened(context, READING) as app:
+    with opened(context) as app:
         with app.store.read() as tx:
             contact = _known(tx, psid, page)
         confirm(f"Forget {psid} on page {contact.page_id}, permissions included, for good?", yes)

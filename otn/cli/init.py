@@ -9,7 +9,6 @@ import typer
 
 from otn.cli.session import root, user
 from otn.cli.terminal import say
-from otn.settings import ACTION_SERVER, EVERYTHING, load_settings, sqlite_file, write_env
 
 if TYPE_CHECKING:
     from otn.app import App
@@ -26,6 +25,7 @@ def init(context: typer.Context) -> None:
       otn init
     """
     from otn.app import compose
+    from otn.settings import EVERYTHING, load_settings
     from otn.store import Store
 
     folder = root(context)
@@ -40,6 +40,8 @@ def init(context: typer.Context) -> None:
 
 
 def _write_env(folder: Path) -> None:
+    from otn.settings import write_env
+
     made = write_env(folder, database_exists=_was_written_with_keys(folder))
     path = (folder / ".env").resolve()
     if made:
@@ -50,6 +52,7 @@ def _write_env(folder: Path) -> None:
 
 def _was_written_with_keys(folder: Path) -> bool:
     """Whether a database exists that other keys than those in use now wrote to."""
+    from otn.settings import ACTION_SERVER, load_settings, sqlite_file
     from otn.store import Store, keys, migrate
 
     url = load_settings(folder, need=ACTION_SERVER).database_url

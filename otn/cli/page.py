@@ -9,7 +9,6 @@ import typer
 
 from otn.cli.session import Json, commands, opened, parse_duration, user
 from otn.cli.terminal import in_words, print_json, print_table, say
-from otn.settings import READING, SENDING
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -32,7 +31,7 @@ def list_pages(context: typer.Context, json: Json = False) -> None:
     """
     from otn.store import pages
 
-    with opened(context, READING) as app:
+    with opened(context) as app:
         now = app.clock()
         with app.store.read() as tx:
             found = pages.every(tx)
@@ -73,7 +72,7 @@ def pause(
     from otn.store import audit, pages
 
     wait = parse_duration(length) if length else None
-    with opened(context, READING) as app:
+    with opened(context) as app:
         now = app.clock()
         with app.store.begin() as tx:
             before = _known(pages.find(tx, page), page)
@@ -101,7 +100,7 @@ def resume(
     """
     from otn.store import audit, pages
 
-    with opened(context, SENDING) as app:
+    with opened(context, to_send=True) as app:
         with app.store.read() as tx:
             _known(pages.find(tx, page), page)
         if not force:

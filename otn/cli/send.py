@@ -14,7 +14,6 @@ import typer
 
 from otn.cli.session import Json, Page, Psid, opened
 from otn.cli.terminal import print_json, print_line, say
-from otn.settings import READING, SENDING
 
 if TYPE_CHECKING:
     from otn.app import App
@@ -65,7 +64,7 @@ def send(
       otn send 7007 --topic restock-blue --text "The blue one is back." --dry-run
       otn send 7007 --topic restock-blue --text "The blue one is back." --id restock-blue-2026-10
     """
-    with opened(context, READING if dry_run else SENDING) as app:
+    with opened(context, to_send=not dry_run) as app:
         from otn.delivery import Order
         from otn.messages import text as text_message
         from otn.models import Origin

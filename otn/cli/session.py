@@ -16,7 +16,6 @@ from otn.cli.terminal import say
 
 if TYPE_CHECKING:
     from otn.app import App
-    from otn.settings import Need
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Limit = Annotated[
@@ -52,10 +51,11 @@ def root(context: typer.Context) -> Path:
 
 
 @contextmanager
-def opened(context: typer.Context, need: frozenset[Need]) -> Iterator[App]:
-    """The project's parts, as far as a command needs them. Raises ConfigError."""
-    from otn.app import open_app
+def opened(context: typer.Context, *, to_send: bool = False, to_seal: bool = False) -> Iterator[App]:
+    """The project's parts, with the secrets that a command needs and no others. Raises ConfigError."""
+    from otn.app import READING, SENDING, Need, open_app
 
+    need = SENDING if to_send else READING | {Need.ENCRYPTION_KEYS} if to_seal else READING
     app = open_app(root(context), need=need)
     try:
         yield app

@@ -16,7 +16,6 @@ import typer
 
 from otn.cli.session import Json, Limit, Yes, commands, confirm, opened, user
 from otn.cli.terminal import print_json, print_json_list, print_table, say
-from otn.settings import READING, Need
 
 if TYPE_CHECKING:
     from otn.app import App
@@ -58,7 +57,7 @@ def list_tokens(
       otn tokens list --topic restock-blue --state available
       otn tokens list --psid 7007 --json
     """
-    with opened(context, READING) as app:
+    with opened(context) as app:
         now = app.clock()
         found = (
             shown
@@ -90,7 +89,7 @@ def rotate(context: typer.Context, json: Json = False) -> None:
     """
     from otn import rotation
 
-    with opened(context, READING | {Need.ENCRYPTION_KEYS}) as app:
+    with opened(context, to_seal=True) as app:
         with _progress(rotation.rows_to_look_at(app)) as advance:
             done = rotation.rotate(app, who=user(), pause=_pause, advance=advance)
         keys = len(app.settings.encryption_keys)
@@ -118,7 +117,7 @@ def assign(
     from otn.errors import InvalidMove, NotFound
     from otn.store import audit, tokens, topics
 
-    with opened(context, READING) as app, app.store.begin() as tx:
+    with opened(context) as app, app.store.begin() as tx:
         now = app.clock()
         token, found = tokens.get(tx, token_id), topics.use(tx, topic, now)
         if found is None:
@@ -153,7 +152,7 @@ def release(context: typer.Context, token_id: TokenId, yes: Yes = False) -> None
     def change(tx: Any) -> bool:
         return tokens.move(tx, token_id, TokenState.SUSPECT, TokenState.AVAILABLE)
 
-    with opened(context, READING) as app:
+    with opened(context) as app:
         _require_suspect(app, token_id)
         say(
             "Warning: if the doubtful message did arrive, Meta refuses the next one that this token pays for."
@@ -173,7 +172,7 @@ def void(context: typer.Context, token_id: TokenId, yes: Yes = False) -> None:
     """
     from otn.store import tokens
 
-    with opened(context, READING) as app:
+    with opened(context) as app:
         _require_suspect(app, token_id)
         say("Warning: nothing brings a permission back; only the person can give a new one.")
         confirm(f"Give up token {token_id} for good?", yes)

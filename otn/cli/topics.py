@@ -9,7 +9,6 @@ import typer
 
 from otn.cli.session import Json, commands, opened, parse_duration, root, user
 from otn.cli.terminal import print_json, print_table, say
-from otn.settings import READING
 
 if TYPE_CHECKING:
     from otn.models import Topic
@@ -45,7 +44,7 @@ def list_topics(
     """
     from otn.store import topics
 
-    with opened(context, READING) as app, app.store.read() as tx:
+    with opened(context) as app, app.store.read() as tx:
         found = topics.every(tx, archived=archived)
     if json:
         print_json([_for_programs(topic) for topic in found])
@@ -104,7 +103,7 @@ def add(
         note=note,
     )
     new = catalogue.planned(wish, project.kinds(root(context)))
-    with opened(context, READING) as app, app.store.begin() as tx:
+    with opened(context) as app, app.store.begin() as tx:
         catalogue.add(tx, new, who=user(), now=app.clock())
     say(f"Added the {'family' if new.is_family else 'topic'} '{new.name}', kind {new.kind}.")
     if json:
@@ -145,7 +144,7 @@ def edit(
     changes = {key: value for key, value in wishes.items() if value is not None}
     if not changes:
         raise typer.BadParameter("name what shall change, for instance --title")
-    with opened(context, READING) as app, app.store.begin() as tx:
+    with opened(context) as app, app.store.begin() as tx:
         changed = catalogue.edit(tx, name, changes, project.kinds(root(context)), who=user(), now=app.clock())
     say(f"Changed {', '.join(changes).replace('_', ' ')} of '{name}'.")
     if json:
@@ -162,7 +161,7 @@ def archive(context: typer.Context, name: Name) -> None:
     """
     from otn import catalogue
 
-    with opened(context, READING) as app, app.store.begin() as tx:
+    with opened(context) as app, app.store.begin() as tx:
         catalogue.archive(tx, name, who=user(), now=app.clock())
     say(f"Archived '{name}'. `otn topics unarchive {name}` brings it back.")
 
@@ -177,7 +176,7 @@ def unarchive(context: typer.Context, name: Name) -> None:
     """
     from otn import catalogue
 
-    with opened(context, READING) as app, app.store.begin() as tx:
+    with opened(context) as app, app.store.begin() as tx:
         catalogue.unarchive(tx, name, who=user(), now=app.clock())
     say(f"'{name}' is back.")
 

@@ -16,7 +16,6 @@ import typer
 
 from otn.cli.session import opened
 from otn.cli.terminal import say
-from otn.settings import SENDING
 
 
 def worker(
@@ -36,7 +35,7 @@ def worker(
     from otn.graph.sync import SyncGraph
 
     _log_to_stderr()
-    with opened(context, SENDING) as app, SyncGraph() as graph, _stopped_by_signals() as stop:
+    with opened(context, to_send=True) as app, SyncGraph() as graph, _stopped_by_signals() as stop:
         if once:
             number = jobs.run_once(app, graph, stop)
             say(
