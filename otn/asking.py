@@ -101,11 +101,11 @@ def begin(
 
     Commit before the first byte goes out, then POST, then `settle`.
     """
-    if requests.exists(tx, dedupe_key):
-        return None
     contact = contacts.find(tx, page_id, psid)
     if contact is not None:
         contact = contacts.lock(tx, contact.id)
+    if requests.exists(tx, dedupe_key):
+        return None
     found = topics.use(tx, topic, now)
     decision = _decide(tx, contact, found, now)
     if isinstance(decision, Deny):
@@ -126,24 +126,31 @@ def begin(
         topic=found.name,
         title=found.title,
         payload=payload_of(found.name, request_id),
+        asked_at=now,
     )
 
 
 def settle(tx: Tx, attempt: AskAttempt, outcome: Sent | SendError, now: datetime) -> RequestState:
-    """Record what Meta said to a request, and what that means for the person and the page."""
-    contact = contacts.ensure(tx, attempt.page_id, attempt.psid, now)
+    """Record what Meta said to a request, and what that means for the person and the page.
+
+    The state that the request is in now: an echo may have proved meanwhile that it was sent.
+    """
     if isinstance(outcome, Sent):
         requests.settle(tx, attempt.request_id, RequestState.SENT, now=now, message_id=outcome.message_id)
         return RequestState.SENT
     state = RequestState.UNKNOWN if isinstance(outcome, OutcomeUnknown) else RequestState.REFUSED
-    requests.settle(tx, attempt.request_id, state, now=now, error=str(outcome))
-    if isinstance(outcome, Refused) and outcome.refusal is Refusal.TOO_MANY_REQUESTS:
+    settled = requests.settle(tx, attempt.request_id, state, now=now, error=str(outcome))
+    contact = contacts.ensure(tx, attempt.page_id, attempt.psid, now)
+    refusal = outcome.refusal if isinstance(outcome, Refused) else None
+    if refusal is Refusal.TOO_MANY_REQUESTS:
         contacts.do_not_ask_before(tx, contact.id, now + ASK_PAUSE)
-    elif isinstance(outcome, Refused) and outcome.refusal is Refusal.PERMISSION_MISSING:
+    elif refusal is Refusal.PERMISSION_MISSING:
         pages.deny_otn(tx, attempt.page_id, str(outcome))
+    elif refusal is Refusal.OUTSIDE_WINDOW:
+        contacts.close_window(tx, contact.id, now, asked_at=attempt.asked_at)
     else:
-        affect_page_and_person(tx, attempt.page_id, contact.id, outcome, now)
-    return state
+        affect_page_and_person(tx, attempt.page_id, contact.id, outcome, now, asked_at=attempt.asked_at)
+    return state if settled else RequestState.SENT
 
 
 def _decide(tx: Tx, contact: Contact | None, topic: Topic | None, now: datetime) -> Allow | Deny:

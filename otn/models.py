@@ -231,3 +231,4 @@ class AskAttempt:
     topic: str
     title: str
     payload: str
+    asked_at: datetime | None = None
