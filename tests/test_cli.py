@@ -414,3 +414,30 @@ def test_the_project_is_where_one_stands_or_where_root_points(otn_: CommandLine)
     assert here.returncode == elsewhere.returncode == 0
     assert here.stdout == elsewhere.stdout
     assert "restock-*" in here.stdout
+
+
+def test_an_ordinary_command_does_without_alembic(otn_: CommandLine) -> None:
+    otn_("init")
+    script = (
+        "import sys; from otn.cli import main; "
+        f"code = main(['--root', {str(otn_.root)!r}, 'topics', 'list']); "
+        "sys.exit('imported' if 'alembic' in sys.modules else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+        env=environment(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_newest_migration_is_the_one_that_alembic_takes_for_it() -> None:
+    from alembic.script import ScriptDirectory
+
+    from otn.store import migrate
+
+    scripts = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations"))
+    assert scripts.get_heads() == [migrate.newest()]

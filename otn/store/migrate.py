@@ -1,19 +1,24 @@
-"""Bringing a database to this version's tables, with Alembic."""
+"""Bringing a database to this version's tables, with Alembic.
+
+Whether there is something to bring is found out without it: importing Alembic takes longer than most commands.
+"""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+import sqlalchemy as sa
 
 from otn.errors import ConfigError
 from otn.store.engine import Store, Tx
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 _SCRIPTS = Path(__file__).parent / "migrations"
+_REVISION = sa.table("alembic_version", sa.column("version_num"))
 
 # It tells of its plugins at every start, and of nothing that we do not say ourselves.
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -27,6 +32,8 @@ def upgrade(store: Store) -> bool:
     if current(store) == newest():
         return False
     set_journal_mode(store)
+    from alembic import command
+
     with store.begin() as tx:
         if _revision(tx) == newest():
             return False
@@ -36,6 +43,8 @@ def upgrade(store: Store) -> bool:
 
 def downgrade(store: Store, revision: str) -> None:
     """Go back to an older revision ("base": no tables at all)."""
+    from alembic import command
+
     with store.begin() as tx:
         command.downgrade(_config(tx), revision)
 
@@ -74,18 +83,20 @@ def current(store: Store) -> str | None:
 
 
 def newest() -> str:
-    """The revision of this version's tables."""
-    head = ScriptDirectory(str(_SCRIPTS)).get_current_head()
-    assert head is not None  # noqa: S101 - the package ships at least one migration
-    return head
+    """The revision of this version's tables: the highest number that a migration's file begins with."""
+    return max(path.name.partition("_")[0] for path in (_SCRIPTS / "versions").glob("[0-9]*_*.py"))
 
 
 def _revision(tx: Tx) -> str | None:
-    revision: str | None = MigrationContext.configure(tx).get_current_revision()
+    if not sa.inspect(tx).has_table(_REVISION.name):
+        return None
+    revision: str | None = tx.execute(sa.select(_REVISION.c.version_num)).scalar_one_or_none()
     return revision
 
 
 def _config(tx: Tx) -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS))
     config.attributes["connection"] = tx
