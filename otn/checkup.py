@@ -260,7 +260,10 @@ def _keys(app: App) -> Iterator[Finding]:
 
 
 def _kinds(app: App) -> Iterator[Finding]:
-    known = project.kinds(app.settings.root)
+    try:
+        known = project.kinds(app.settings.root)
+    except ConfigError:
+        known = None  # said already, where the domain was looked at
     with app.store.read() as tx:
         found = topics.every(tx)
     strange = [f"{topic.name} ({topic.kind})" for topic in found if known and topic.kind not in known]

@@ -114,7 +114,7 @@ class Project:
 
     def control(self, path: str, body: object = None, method: str = "POST") -> Any:
         """Call the simulator's control API."""
-        answer = requests.request(method, f"{self.url}/simulator{path}", json=body, timeout=10)
+        answer = requests.request(method, f"{self.url}/simulator{path}", json=body, timeout=40)
         assert answer.ok, answer.text
         return answer.json()
 

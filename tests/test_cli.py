@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cli import CommandLine, forget_environment
+from conftest import Databases
 from cryptography.fernet import Fernet
 from simulated import environment
 
@@ -293,6 +294,22 @@ def test_init_in_an_empty_folder_has_nothing_to_add(
     answer = CommandLine(tmp_path, capsys)("init")
     assert answer.code == 0
     assert "endpoints.yml lists none" in answer.err
+
+
+def test_init_creates_the_tables_of_a_postgresql_database(
+    otn_: CommandLine, postgresql_databases: Databases
+) -> None:
+    store = postgresql_databases.create("otn_cli")
+    url = store.engine.url.render_as_string(hide_password=False)
+    (otn_.root / ".env").write_text(f"OTN_DATABASE_URL={url}\n")
+    first, second = otn_("init"), otn_("init")
+    assert (first.code, second.code) == (0, 0)
+    assert "created at revision" in first.err
+    assert "unchanged at revision" in second.err
+    assert [topic["name"] for topic in otn_("topics", "list", "--json").json()] == ["news", "restock-*"]
+    (otn_.root / ".env").write_text(f"OTN_DATABASE_URL={url}\n")
+    assert "a database exists that was written with it" in otn_("init").err
+    store.close()
 
 
 # --- otn topics

@@ -206,6 +206,21 @@ def test_a_file_that_cannot_be_read_is_named_with_its_line_and_without_its_text(
     assert "secret" not in checks["policies"][0]["found"]
 
 
+def test_a_domain_that_cannot_be_read_is_said_once(shop: Project, otn_: CommandLine) -> None:
+    (shop.root / "domain.yml").write_text("slots: [")
+    code, checks = found(otn_, "--offline")
+    assert (code, verdict(checks, "domain")) == (2, "configuration")
+
+
+def test_a_damaged_database_fails(shop: Project, otn_: CommandLine) -> None:
+    change(shop.root / ".env", "OTN_HASH_KEY", "OTN_DATABASE_URL=sqlite:///damaged.db\nOTN_HASH_KEY")
+    (shop.root / "damaged.db").write_bytes(b"no database at all " * 500)
+    code, checks = found(otn_, "--offline")
+    assert code == 1
+    assert "damaged" in checks["database"][0]["found"]
+    assert otn_("topics", "list").code == 1
+
+
 def test_a_subscription_that_meta_has_taken_away_fails(shop: Project, otn_: CommandLine) -> None:
     shop.world.unsubscribe(shop.page_id)
     code, checks = found(otn_)

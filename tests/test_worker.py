@@ -377,6 +377,35 @@ def test_a_paused_page_keeps_an_open_question_open(
     assert (state(app), shop.heard()) == ("sent", ["It is back."])
 
 
+def test_kill_9_in_the_middle_of_a_send_sends_nothing_twice(
+    shop: Project, app: App, graph: SyncGraph
+) -> None:
+    """Promise 2, for real."""
+    shop.person(permissions=2)
+    shop.pass_time(DAY_AND_HOUR)
+    shop.fault("no_answer", seconds=30)
+    command = [sys.executable, "-m", "otn.cli", "--root", str(shop.root)]
+    command += ["send", "7007", "--topic", TOPIC, "--text", "It is back.", "--id", "1"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, env={**environment(), "PYTHONPATH": str(PROJECT)}
+    )
+    arrived = shop.control(f"/journal?kind=delivered&psid=7007&after={asked(shop)}&wait=30", method="GET")
+    process.kill()
+    process.communicate()
+    assert len(arrived["entries"]) == 1
+    assert state(app) == "sending"
+    with app.store.begin() as tx:
+        tx.execute(sa.text("UPDATE delivery SET lease_until = 0"))  # a minute has passed
+    once(app, graph)
+    assert (state(app), shop.heard()) == ("unconfirmed", ["It is back."])
+    assert available(app) == 1
+
+
+def asked(shop: Project) -> int:
+    """The journal's last entry so far: permission requests were delivered too."""
+    return int(shop.control("/journal", method="GET")["last"])
+
+
 # --- otn worker
 
 

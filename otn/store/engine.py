@@ -85,6 +85,10 @@ def _translated() -> Iterator[None]:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as exc:
         raise StoreUnavailable(f"the database does not answer: {exc.__cause__ or exc}") from exc
+    except sa.exc.DatabaseError as exc:
+        if type(exc) is not sa.exc.DatabaseError:
+            raise  # a narrower kind, which is a mistake of ours
+        raise StoreUnavailable(f"the database is damaged: {exc.__cause__ or exc}") from exc
 
 
 def _server_engine(url: sa.engine.URL) -> Engine:
