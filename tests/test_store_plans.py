@@ -1,0 +1,193 @@
+"""The plans of what runs often, on tables with many rows: by an index, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from otn.store import Store, Tx, contacts, deliveries, inbox, migrate, requests, tokens
+from otn.store.schema import metadata
+
+PEOPLE, ROWS = 1_000, 5_000
+NOW = datetime(2026, 10, 1, tzinfo=timezone.utc)
+AGO, LATER = NOW - timedelta(days=30), NOW + timedelta(days=300)
+
+
+@pytest.fixture(scope="module")
+def big_sqlite(sqlite_databases: Any) -> Iterator[Store]:
+    """Without ANALYZE: nobody runs it on an SQLite file."""
+    store = sqlite_databases.sqlite("big")
+    fill(store)
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def big_postgresql(postgresql_databases: Any) -> Iterator[Store]:
+    store = postgresql_databases.create("big")
+    migrate.upgrade(store)
+    fill(store)
+    with store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("ANALYZE"))
+    yield store
+    store.close()
+
+
+def fill(store: Store) -> None:
+    """Each person has an available token among used ones; of a thousand rows a few are open."""
+    tables = metadata.tables
+    topic = {"id": 1, "name": "restock", "title": "t", "kind": "k", "created_at": AGO}
+    limits = {"is_family": False, "ask_while_available": False, "min_interval_seconds": 0, "weekly_cap": 5}
+    numbers = range(1, ROWS + 1)
+    with store.begin() as tx:
+        tx.execute(tables["page"].insert(), {"page_id": "1", "created_at": AGO})
+        tx.execute(tables["topic"].insert(), topic | limits)
+        people = [{"id": n, "page_id": "1", "psid": f"p{n}", "created_at": AGO} for n in numbers]
+        tx.execute(tables["contact"].insert(), people[:PEOPLE])
+        for name in ("otn_token", "delivery", "inbound_event", "permission_request"):
+            tx.execute(tables[name].insert(), [ROW[name](n) | {"id": n} for n in numbers])
+
+
+def token(n: int) -> dict[str, Any]:
+    fresh = n <= PEOPLE
+    return {
+        "contact_id": n % PEOPLE + 1,
+        "topic_id": 1,
+        "token_hash": f"h{n}",
+        "ciphertext": b"sealed" if fresh else None,
+        "opted_in_at": AGO,
+        "expires_at": LATER,
+        "state": "available" if fresh else "used",
+        "created_at": AGO,
+    }
+
+
+def delivery(n: int) -> dict[str, Any]:
+    state = {0: "unknown", 1: "sending", 2: "queued"}.get(n % 1000, "sent")
+    return {
+        "dedupe_key": f"k{n}",
+        "contact_id": n % PEOPLE + 1,
+        "topic_id": 1,
+        "token_id": n,
+        "origin": "cli",
+        "state": state,
+        "route": "token",
+        "message_hash": f"m{n}",
+        "human_agent": False,
+        "wire_id": f"w{n}",
+        "fence": 1,
+        "attempts": 1,
+        "doubtful": False,
+        "window_refused": False,
+        "lease_until": 0.0,
+        "created_at": AGO,
+        "sending_at": AGO,
+        "settled_at": AGO,
+        "next_attempt_at": None if state == "sent" else AGO,
+    }
+
+
+def event(n: int) -> dict[str, Any]:
+    return {
+        "page_id": "1",
+        "event_key": f"k{n}",
+        "kind": "message",
+        "contact_id": n % PEOPLE + 1,
+        "event_at": AGO,
+        "received_at": AGO,
+        "raw": b"sealed",
+        "standby": False,
+        "state": "done" if n % 1000 else "new",
+        "attempts": 0,
+    }
+
+
+def request_(n: int) -> dict[str, Any]:
+    return {
+        "dedupe_key": f"k{n}",
+        "contact_id": n % PEOPLE + 1,
+        "topic_id": 1,
+        "state": "sent",
+        "wire_id": f"w{n}",
+        "asked_at": AGO,
+    }
+
+
+ROW = {"otn_token": token, "delivery": delivery, "inbound_event": event, "permission_request": request_}
+
+HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
+    "draw a token": ("ix_otn_token_of_contact", lambda tx: tokens.reserve_soonest(tx, 10, 1, NOW)),
+    "count tokens": ("ix_otn_token_of_contact", lambda tx: tokens.count(tx, 10, 1, NOW)),
+    "tokens by topic": ("ix_otn_token_of_contact", lambda tx: tokens.per_topic(tx, 10, NOW)),
+    "destroy lapsed secrets": ("ix_otn_token_secret", lambda tx: tokens.destroy_lapsed(tx, NOW)),
+    "find what is due": ("ix_delivery_unsettled", lambda tx: deliveries.due(tx, NOW)),
+    "find dead senders": ("ix_delivery_unsettled", lambda tx: deliveries.lapse_leases(tx, NOW)),
+    "give up": ("ix_delivery_unsettled", lambda tx: deliveries.give_up_unconfirmed(tx, NOW)),
+    "settle by echo": ("uq_delivery_wire_id", lambda tx: deliveries.sent_by_echo(tx, 11, "w10")),
+    "look up a key": ("uq_delivery_dedupe_key", lambda tx: deliveries.by_key(tx, "k10")),
+    "what the tracker lacks": ("ix_delivery_contact_id_state", lambda tx: deliveries.unnoted(tx, 10)),
+    "what is on its way": ("ix_delivery_contact_id_state", lambda tx: deliveries.being_sent(tx, 10)),
+    "a receipt": (
+        "ix_delivery_contact_id_state",
+        lambda tx: deliveries.mark_reached(tx, 10, "read_at", NOW, NOW),
+    ),
+    "the same message elsewhere": (
+        "ix_delivery_message_hash",
+        lambda tx: deliveries.accepted_elsewhere(tx, "m10", 1),
+    ),
+    "who waits": ("ix_inbound_event_new", inbox.waiting),
+    "claim": ("ix_inbound_event_new", lambda tx: inbox.claim(tx, 1001, "me", 60, NOW)),
+    "prune": ("ix_inbound_event_received_at", lambda tx: inbox.prune(tx, NOW - timedelta(days=90))),
+    "what was asked": (
+        "ix_permission_request_contact_id_asked_at",
+        lambda tx: requests.history(tx, 10, 1, NOW),
+    ),
+    "who wants to be forgotten": ("ix_contact_erase", contacts.to_erase),
+    "a person by psid": ("ix_contact_psid", lambda tx: contacts.by_psid(tx, "p10")),
+    "a person on a page": ("contact_", lambda tx: contacts.find(tx, "1", "p10")),  # by page or by psid
+}
+AUTOMATIC = {  # SQLite's own names for the indexes of unique constraints
+    "uq_delivery_wire_id": "sqlite_autoindex_delivery_",
+    "uq_delivery_dedupe_key": "sqlite_autoindex_delivery_",
+}
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("what", HOT)
+def test_what_runs_often_goes_by_its_index(request: pytest.FixtureRequest, database: str, what: str) -> None:
+    store: Store = request.getfixturevalue(f"big_{database}")
+    index, work = HOT[what]
+    plan = plan_of(store, work)
+    assert (AUTOMATIC.get(index, index) if store.is_sqlite else index) in plan, plan
+    whole = (
+        "SCAN delivery",
+        "SCAN otn_token",
+        "SCAN contact",
+        "Seq Scan on delivery",
+        "Seq Scan on otn_token",
+    )
+    assert not any(walk in plan for walk in whole), plan
+
+
+def plan_of(store: Store, work: Callable[[Tx], Any]) -> str:
+    """The plans of every statement that the work runs, as the database makes them."""
+    explain = "EXPLAIN QUERY PLAN " if store.is_sqlite else "EXPLAIN "
+    plans: list[str] = []
+
+    def look(_c: Any, cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        if not statement.startswith(("BEGIN", explain)):
+            cursor.execute(explain + statement, parameters)
+            plans.extend(str(row[-1]) for row in cursor.fetchall())
+
+    sa.event.listen(store.engine, "before_cursor_execute", look)
+    try:
+        with store.engine.connect() as connection, connection.begin() as transaction:
+            work(connection)
+            transaction.rollback()
+    finally:
+        sa.event.remove(store.engine, "before_cursor_execute", look)
+    return "\n".join(plans)
