@@ -154,6 +154,14 @@ def test_graph_out_of_reach_is_said_without_secrets(shop: Project, otn_: Command
     assert "`otn worker` goes on" in answer.out
 
 
+def test_a_refusal_tells_what_to_type_next(shop: Project, otn_: CommandLine) -> None:
+    shop.person()
+    assert "otn topics list" in otn_("send", "7007", "--topic", "nonsense", "--text", "hello").err
+    assert "otn contacts list" in otn_(*words(psid="1")).err
+    otn_("page", "pause", shop.page_id, "--reason", "Test")
+    assert "otn page resume" in otn_(*words(), "--dry-run").err
+
+
 def test_two_processes_with_one_permission_send_one_message(shop: Project, otn_: CommandLine) -> None:
     """Promise 2, for real: which of the two wins is the database's to say."""
     shop.person(permissions=1)

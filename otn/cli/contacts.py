@@ -16,12 +16,14 @@ from otn.cli.terminal import in_words, print_json, print_json_list, print_line, 
 if TYPE_CHECKING:
     from otn.app import App
     from otn.models import Contact, Delivery
+    from otn.policy import Decision
     from otn.store import Tx
 
 app = commands("People: what they allow and what they got.")
 
 BATCH = 500
 SHOWN_DELIVERIES = 20
+MOST_TOKENS = 1000  # of one person
 
 
 @app.command("list")
@@ -158,7 +160,7 @@ def _tokens(tx: Tx, contact: Contact, now: datetime) -> list[dict[str, Any]]:
 
     return [
         for_programs(token, now)
-        for token in tokens.every(tx, psid=contact.psid, limit=1000)
+        for token in tokens.every(tx, psid=contact.psid, limit=MOST_TOKENS)
         if token.contact_id == contact.id
     ]
 
@@ -179,29 +181,32 @@ def _for_programs(delivery: Delivery) -> dict[str, Any]:
 
 def _sends(tx: Tx, contact: Contact, now: datetime) -> list[dict[str, Any]]:
     """What the sender's own rule says to a follow-up now, by topic; None stands for any other topic."""
-    from otn import delivery
-    from otn.models import Page as ThePage
-    from otn.models import TokenCount
+    from otn import delivery, models
     from otn.policy import choose_route
     from otn.store import pages, tokens
 
-    of_tokens = {token.topic for token in tokens.every(tx, psid=contact.psid, limit=1000)}
-    decisions: dict[str | None, Any] = {
-        topic: delivery.decide(tx, psid=contact.psid, topic=topic, now=now, page_id=contact.page_id)
-        for topic in sorted(topic for topic in of_tokens if topic)
-    }
-    page = pages.find(tx, contact.page_id) or ThePage(page_id=contact.page_id)
-    decisions[None] = choose_route(contact, page, TokenCount(), now)
+    mine = tokens.every(tx, psid=contact.psid, limit=MOST_TOKENS)
+    names = sorted({token.topic for token in mine if token.contact_id == contact.id and token.topic})
+    page = pages.find(tx, contact.page_id) or models.Page(page_id=contact.page_id)
     return [
-        {
-            "topic": topic,
-            "allowed": (route := getattr(decision, "route", None)) is not None,
-            "route": route,
-            "reason": getattr(decision, "reason", None),
-            "sentence": decision.rule if route else decision.sentence,
-        }
-        for topic, decision in decisions.items()
+        *(
+            _answer(
+                name, delivery.decide(tx, psid=contact.psid, topic=name, now=now, page_id=contact.page_id)
+            )
+            for name in names
+        ),
+        _answer(None, choose_route(contact, page, models.TokenCount(), now)),
     ]
+
+
+def _answer(topic: str | None, decision: Decision) -> dict[str, Any]:
+    from otn.policy import Allow
+
+    if isinstance(decision, Allow):
+        said = {"allowed": True, "route": decision.route, "reason": None, "sentence": decision.rule}
+    else:
+        said = {"allowed": False, "route": None, "reason": decision.reason, "sentence": decision.sentence}
+    return {"topic": topic, **said}
 
 
 def _print(shown: dict[str, Any]) -> None:

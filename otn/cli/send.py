@@ -128,6 +128,14 @@ def _show(report: Report, topic: str, json: bool) -> None:
         print_line(f"Why: {report.rule}")
     if report.delivery_id is not None or report.state in ("would_send", "would_skip"):
         print_line(f"Permissions left for '{topic}': {report.tokens_left}")
+    if report.reason in _NEXT:
+        say(_NEXT[report.reason])
 
 
 _OPENING = {"skipped": "Not sent: ", "would_send": "Would be sent: ", "would_skip": "Would not be sent: "}
+_NEXT = {
+    "unknown_topic": "`otn topics list` lists the topics.",
+    "unknown_contact": "`otn contacts list` lists everybody who has written.",
+    "page_paused": "`otn page list` shows the Pages; `otn page resume PAGE` lets messages leave again.",
+    "token_suspect": "`otn tokens list --state suspect`, then `otn tokens release ID` or `otn tokens void ID`.",
+}
