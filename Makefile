@@ -44,6 +44,7 @@ lint: $(ENVIRONMENT) ## Check style, formatting and types
 
 test: lint ## Run everything that CI runs: lint, the bot's data, its stories, all tests
 	@$(BIN)/python -m otn.dev.check_bot
+	@$(BIN)/python -m otn.dev.browser
 	@$(BIN)/pytest -q
 
 lock: $(UV) ## Pin the versions of pyproject.toml with hashes (UPGRADE=1: the newest that fit)
