@@ -66,13 +66,20 @@ def notify_me(world: World, person: Person, wish: Json) -> Act:
     token = Token(text=secrets.token_urlsafe(32), person=person, request_mid=message.mid, issued_ms=at_ms)
     message.tapped = True
     world.tokens[token.text] = token
+    person.tokens.append(token)
     if world.settings.notify_me_opens_window:
         person.open_window(at_ms)
     payload = message.content["attachment"]["payload"]["payload"]
     event = events.opt_in(person, at_ms, payload, token.text)
     standby = person.thread_owner is ThreadOwner.OTHER and world.settings.optins_in_standby
     world.journal.add(
-        Kind.PERSON, person.psid, did="notify_me", mid=message.mid, token_id=token.id, payload=payload
+        Kind.PERSON,
+        person.psid,
+        page_id=person.page_id,
+        did="notify_me",
+        mid=message.mid,
+        token_id=token.id,
+        payload=payload,
     )
     return Act(webhook=world.outbox.post(replace(event, standby=standby)), token_id=token.id)
 
@@ -91,7 +98,8 @@ def react(world: World, person: Person, wish: Json) -> Act:
     at_ms = _time(world, wish)
     if action == "react":
         person.open_window(at_ms)
-    return _act(world, person, action, events.reaction(person, at_ms, told), mid=message.mid)
+    event = events.reaction(person, at_ms, told)
+    return _act(world, person, action, event, mid=message.mid, reactions=list(message.reactions))
 
 
 def refer(world: World, person: Person, wish: Json) -> Act:
@@ -100,7 +108,7 @@ def refer(world: World, person: Person, wish: Json) -> Act:
     told.update({name: wish[name] for name in ("ref", "source", "type") if wish.get(name) is not None})
     at_ms = _time(world, wish)
     person.open_window(at_ms)
-    return _act(world, person, "referral", events.referral(person, at_ms, told))
+    return _act(world, person, "referral", events.referral(person, at_ms, told), ref=told.get("ref"))
 
 
 def read(world: World, person: Person, wish: Json) -> Act:
@@ -123,19 +131,32 @@ def _say(
     person.last_message_ms = max(at_ms, person.last_message_ms or 0)
     event = events.message(person, message, quick_reply)
     did = "message" if quick_reply is None else "quick_reply"
-    return _act(world, person, did, event, mid=message.mid)
+    return _act(world, person, did, event, mid=message.mid, message=content)
 
 
 def _postback(world: World, person: Person, at_ms: int, title: str, payload: str) -> Act:
     """A tap on a button: shown as a bubble with the button's title."""
-    mid = new_mid()
-    person.keep(Message(mid=mid, at_ms=at_ms, direction=Direction.IN, content={"text": title}))
+    mid, content = new_mid(), {"text": title}
+    person.keep(Message(mid=mid, at_ms=at_ms, direction=Direction.IN, content=content))
     person.open_window(at_ms)
-    return _act(world, person, "postback", events.postback(person, at_ms, mid, title, payload), mid=mid)
+    event = events.postback(person, at_ms, mid, title, payload)
+    return _act(world, person, "postback", event, mid=mid, message=content)
 
 
-def _act(world: World, person: Person, did: str, event: Event, mid: str | None = None) -> Act:
-    world.journal.add(Kind.PERSON, person.psid, did=did, mid=mid, window_until=person.window_until_ms / 1000)
+def _act(
+    world: World, person: Person, did: str, event: Event, mid: str | None = None, **facts: object
+) -> Act:
+    """Write down what was done, with `facts` that whoever shows the thread needs, and tell the bot."""
+    world.journal.add(
+        Kind.PERSON,
+        person.psid,
+        page_id=person.page_id,
+        did=did,
+        mid=mid,
+        timestamp=event.body["timestamp"],
+        window_until=person.window_until_ms / 1000,
+        **facts,
+    )
     standby = person.thread_owner is ThreadOwner.OTHER
     return Act(webhook=world.outbox.post(replace(event, standby=standby)), mid=mid)
 

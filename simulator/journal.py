@@ -67,6 +67,7 @@ class Journal:
         self._waiters: dict[asyncio.Future[None], Filter] = {}
         self._closed = False
         self.last = 0
+        self.cleared = 0  # how often everything was forgotten
 
     def add(self, kind: Kind, psid: str | Collection[str] = "", **facts: Any) -> int:
         """Write down what happened and return its number. `psid` may be several people's."""
@@ -100,7 +101,7 @@ class Journal:
         return [json.loads(text) for text in self.read(wanted)[0]]
 
     async def wait(self, wanted: Filter, seconds: float) -> None:
-        """Return as soon as an entry matches, the time is over, or the journal is closed."""
+        """Return as soon as an entry matches, the time is over, or the journal is cleared or closed."""
         if self._closed or any(wanted.admits(entry) for entry in self._since(wanted.after)):
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -113,12 +114,13 @@ class Journal:
     def clear(self) -> None:
         """Forget every entry; the numbering goes on, so that readers who continue miss nothing."""
         self._entries.clear()
+        self.cleared += 1
+        self._release()
 
     def close(self) -> None:
         """Let every waiting reader go, now and from now on."""
         self._closed = True
-        for waiter in list(self._waiters):
-            _settle(waiter)
+        self._release()
 
     def _since(self, seq: int) -> Iterator[Entry]:
         """Entries after `seq`. Numbers have no gaps, so the first one is found without a search."""
@@ -127,6 +129,10 @@ class Journal:
         first = max(0, seq + 1 - self._entries[0].seq)
         for index in range(first, len(self._entries)):
             yield self._entries[index]
+
+    def _release(self) -> None:
+        for waiter in list(self._waiters):
+            _settle(waiter)
 
     def _wake(self, entry: Entry) -> None:
         for waiter, wanted in list(self._waiters.items()):

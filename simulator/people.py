@@ -86,6 +86,7 @@ class Person:
     window_until_ms: int = 0
     last_message_ms: int | None = None
     thread: dict[str, Message] = field(default_factory=dict)
+    tokens: list[Token] = field(default_factory=list, repr=False)
     delivered: int = 0
     delivered_by_token: int = 0
     requests: int = 0
@@ -121,6 +122,7 @@ class Person:
             "window_until": self.window_until_ms / 1000 if self.window_until_ms else None,
             "delivered": self.delivered,
             "delivered_by_token": self.delivered_by_token,
+            "permissions": sum(token.is_usable(now_ms) for token in self.tokens),
         }
 
 
@@ -142,6 +144,10 @@ class Token:
     def has_expired(self, now_ms: int) -> bool:
         """OTN: a year after it was made."""
         return now_ms >= self.issued_ms + TOKEN_LIFE_MS
+
+    def is_usable(self, now_ms: int) -> bool:
+        """Whether it still pays for a message."""
+        return not self.used and not self.has_expired(now_ms)
 
 
 def token_id(text: str) -> str:

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
+from simulator.chat import Chat
 from simulator.config import Config
 from simulator.control import Control
 from simulator.graph import LONGEST_BODY, Graph
+from simulator.stream import Stream
 from simulator.world import World
 
 WORLD = web.AppKey("world", World)
@@ -30,6 +32,8 @@ def create_app(
     # In this order: aiohttp tries one route after the other, and the bot's are the busy ones.
     app.add_routes(Graph(world).routes())
     app.add_routes(Control(world).routes())
+    app.add_routes(Stream(world).routes())
+    app.add_routes(Chat().routes())
     app.cleanup_ctx.append(_outbox)
     # aiohttp 3.9 was typed for an older aiosignal.
     app.on_shutdown.append(_let_waiting_go)  # type: ignore[arg-type]
