@@ -36,7 +36,7 @@ async def prepare(
     sent = await doors.read(lambda tx: _unnoted(tx, person))
     conversation = Conversation(agent.tracker_store, person.psid)
     missing = [each for each in sent if not await conversation.tells_of(each[0].wire_id)]
-    if missing or _stale_decisions(await agent.processor.get_tracker(person.psid)):
+    if missing or await conversation.slots_set(DECISION_SLOTS):
         await _update(agent, person, output, metadata, missing)
     for delivery, _topic in missing:
         if not await conversation.tells_of(delivery.wire_id):
@@ -48,7 +48,7 @@ async def prepare(
 
 async def forget(doors: Doors, agent: Any, person: Contact) -> bool:
     """Delete the conversation and everything kept about a person who is marked; False: try again later."""
-    if not Conversation(agent.tracker_store, person.psid).forget():
+    if not await Conversation(agent.tracker_store, person.psid).forget():
         logger.warning(
             "messenger: the tracker of contact %s is not in an SQL tracker store: delete it there yourself",
             person.id,
@@ -65,10 +65,6 @@ def _unnoted(tx: Tx, person: Contact) -> list[tuple[Delivery, Topic | None]]:
     return [(each, topics.find(tx, each.topic) if each.topic else None) for each in found]
 
 
-def _stale_decisions(tracker: Any) -> list[str]:
-    return [name for name in DECISION_SLOTS if name in tracker.slots and tracker.get_slot(name) is not None]
-
-
 async def _update(
     agent: Any,
     person: Contact,
@@ -82,8 +78,8 @@ async def _update(
     for delivery, topic in missing:
         events = _as_step(delivery, topic, agent.domain, tracker)
         tracker.update_with_events(events, agent.domain)
-    cleared = [SlotSet(name, None) for name in _stale_decisions(tracker)]
-    tracker.update_with_events(cleared, agent.domain)
+    stale = [name for name in DECISION_SLOTS if name in tracker.slots and tracker.get_slot(name) is not None]
+    tracker.update_with_events([SlotSet(name, None) for name in stale], agent.domain)
     await processor.save_tracker(tracker)
 
 

@@ -194,14 +194,15 @@ class _Line:
         return recorded
 
     def _tell(self, event: Event, recorded: Recorded) -> None:
-        if recorded.state is InboxState.FOREIGN and event.page_id not in self._strangers:
+        if event.broken is not None:
+            if recorded.is_new:
+                logger.warning("messenger: event %s is broken: %s", event.key, event.broken)
+        elif recorded.state is InboxState.FOREIGN and event.page_id not in self._strangers:
             self._strangers.add(event.page_id)
             logger.warning(
                 "messenger: events of page %s are kept and not answered: there is no access token for it",
                 event.page_id,
             )
-        if recorded.state is InboxState.BROKEN and recorded.is_new:
-            logger.warning("messenger: event %s is broken: %s", event.key, event.broken)
 
 
 async def _read(request: Request) -> bytes | None:

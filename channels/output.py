@@ -35,10 +35,10 @@ _Json = Mapping[str, Any]
 
 
 class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no types
-    """Speaks to people on one Page during one turn.
+    """Speaks to one person during one turn.
 
     `turn_key` names the turn: what it does beyond replying is done once, however often it runs. Without
-    a page (a turn that nobody's message started) the page is the one that knows the person.
+    a person (a turn that nobody's message started) it is whoever has the recipient's id.
     """
 
     @classmethod
@@ -46,10 +46,10 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
         """The same as the input channel's, so that responses and `trigger_intent` find it."""
         return NAME
 
-    def __init__(self, doors: Doors, *, page_id: str | None = None, turn_key: str | None = None) -> None:
+    def __init__(self, doors: Doors, *, person: Contact | None = None, turn_key: str | None = None) -> None:
         super().__init__()
         self._doors = doors
-        self._page_id = page_id
+        self._partner = person
         self._turn_key = turn_key or f"external:{uuid4()}"
         self._asked: Counter[str] = Counter()
 
@@ -113,8 +113,10 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
             await self._ask(person, _object(request))
 
     async def _person(self, psid: str) -> Contact | None:
+        if self._partner is not None and self._partner.psid == psid:
+            return self._partner
         try:
-            return await self._doors.read(lambda tx: contacts.by_psid(tx, psid, self._page_id))
+            return await self._doors.read(lambda tx: contacts.by_psid(tx, psid))
         except NotFound:  # on several pages, and nobody said which
             return None
 

@@ -20,12 +20,12 @@ from channels.tracker import Conversation
 from channels.understanding import Sign, Words, metadata_of, understand
 from otn import asking, delivery
 from otn.errors import OtnError
-from otn.events import Event
+from otn.events import Event, EventKind
 from otn.graph.protocol import build_sender_action
 from otn.intake import INBOX_KEPT, reread
 from otn.models import Contact, InboxState, Topic
 from otn.policy import Allow
-from otn.store import Tx, topics
+from otn.store import topics
 from otn.store.inbox import InboxRow
 
 # An event can't be younger than the clocks allow, nor come back later than this without a replay.
@@ -52,8 +52,7 @@ class Turn:
         own trouble, after which it may run again.
         """
         event = reread(self.doors.vault, row)
-        topic = await self.doors.read(lambda tx: _topic(tx, event))
-        said = understand(event, self.agent.domain, topic)
+        said = understand(event, self.agent.domain, await self._agreed(event))
         if said is None:
             return InboxState.IGNORED
         async with self._lock():
@@ -67,18 +66,25 @@ class Turn:
         async with self._lock():
             return await afterwards.forget(self.doors, self.agent, self.person)
 
+    async def _agreed(self, event: Event) -> Topic | None:
+        """What an opt-in agrees to; None for anything else, and where the payload is not ours."""
+        named = asking.topic_in(event.payload) if event.kind is EventKind.OPTIN_OTN else None
+        if named is None:
+            return None
+        return await self.doors.read(lambda tx: topics.resolve(tx, named[0]))
+
     async def _had_turn(self, row: InboxRow, event: Event) -> bool:
         # Whoever tried it before may have died between the tracker and the inbox; and after a week, when
         # the inbox has forgotten it, an event can come again: only then is it worth searching everything.
         conversation = Conversation(self.agent.tracker_store, self.person.psid)
         if row.attempts or event.at < self.doors.now() - _SURELY_NEW:
             return await conversation.had_turn(row.event_key)
-        return await conversation.has_just_saved(row.event_key)
+        return await conversation.had_turn_lately(row.event_key)
 
     async def _handle(self, key: str, event: Event, said: Words | Sign) -> None:
         output = MessengerOutput(
             self.doors,
-            page_id=self.person.page_id,
+            person=self.person,
             turn_key=hashlib.sha256(f"{self.person.page_id}:{key}".encode()).hexdigest(),
         )
         metadata = metadata_of(event)
@@ -106,7 +112,7 @@ class Turn:
 
     async def _ensure_saved(self, key: str) -> None:
         try:
-            saved = await Conversation(self.agent.tracker_store, self.person.psid).has_just_saved(key)
+            saved = await Conversation(self.agent.tracker_store, self.person.psid).had_turn_lately(key)
         except NotNow as exc:
             raise NotSaved("nobody can tell whether the tracker store kept the turn") from exc
         if not saved:
@@ -141,9 +147,3 @@ class Turn:
             if isinstance(decision, Allow):
                 config = self.doors.app.graph_config(page_id)
                 await self.doors.graph.send(build_sender_action(config, psid, "typing_on"))
-
-
-def _topic(tx: Tx, event: Event) -> Topic | None:
-    """What an opt-in agrees to; None for anything else, and where the payload is not ours."""
-    named = asking.topic_in(event.payload) if event.kind.value == "optin_otn" else None
-    return topics.resolve(tx, named[0]) if named else None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from uuid import uuid4
 
 import aiohttp
 import sqlalchemy as sa
+import structlog
 from cryptography.fernet import Fernet
 from rasa.core.actions.action import Action, ActionListen, create_bot_utterance
 from rasa.core.agent import Agent
@@ -50,6 +52,8 @@ from simulator.people import Person
 from simulator.testing import APP_SECRET, PAGE_TOKEN, VERIFY_TOKEN, Running, made_up_config, running
 
 Sanic.test_mode = True
+# Outside of `rasa run` nobody sets it up, and it tells everything.
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 PAGE = DEFAULT_PAGE_ID
 ENCRYPTION_KEY = Fernet.generate_key().decode()
