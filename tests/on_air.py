@@ -177,7 +177,8 @@ class OnAir:
     def heard(self, psid: str) -> list[Any]:
         """What was really delivered to a person: texts, or whole messages where there is none."""
         person = self.simulated.world.person(psid)
-        out = [each.content for each in person.thread.values() if each.direction.value == "out"]
+        out = [dict(each.content) for each in person.thread.values() if each.direction.value == "out"]
+        assert all(content.pop("metadata").startswith("otn:") for content in out)
         return [content.get("text", content) for content in out]
 
     def topic(self, name: str = "restock-blue", **more: Any) -> None:
