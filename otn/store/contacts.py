@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -13,6 +15,25 @@ from otn.store.engine import Tx, db_epoch, insert_if_new
 from otn.store.schema import contact
 
 _COLUMNS = tuple(contact.c[name] for name in Contact.__dataclass_fields__)
+# Built once, since every event and every reply asks: building takes longer than running.
+_ON_PAGE = sa.select(*_COLUMNS).where(
+    contact.c.page_id == sa.bindparam("page"), contact.c.psid == sa.bindparam("person")
+)
+_BY_ID = sa.select(*_COLUMNS).where(contact.c.id == sa.bindparam("contact"))
+_LOCKED = _BY_ID.with_for_update()
+_LATER_WINDOW = (
+    contact.update()
+    .where(contact.c.id == sa.bindparam("contact"))
+    .where(
+        contact.c.window_until.is_(None)
+        | (contact.c.window_until < sa.bindparam("until", type_=contact.c.window_until.type))
+    )
+    .values(
+        window_opened_at=sa.bindparam("at"),
+        window_opened_by=sa.bindparam("opened_by"),
+        window_until=sa.bindparam("until", type_=contact.c.window_until.type),
+    )
+)
 
 
 def ensure(tx: Tx, page_id: str, psid: str, now: datetime) -> Contact:
@@ -27,12 +48,12 @@ def ensure(tx: Tx, page_id: str, psid: str, now: datetime) -> Contact:
 
 def find(tx: Tx, page_id: str, psid: str) -> Contact | None:
     """The person on this page, if known."""
-    return _one(tx, (contact.c.page_id == page_id) & (contact.c.psid == psid))
+    return _one(tx, _ON_PAGE, {"page": page_id, "person": psid})
 
 
 def get(tx: Tx, contact_id: int) -> Contact:
     """The contact with this id. Raises NotFound."""
-    found = _one(tx, contact.c.id == contact_id)
+    found = _one(tx, _BY_ID, {"contact": contact_id})
     if found is None:
         raise NotFound(f"there is no contact {contact_id}")
     return found
@@ -40,8 +61,7 @@ def get(tx: Tx, contact_id: int) -> Contact:
 
 def lock(tx: Tx, contact_id: int) -> Contact:
     """The contact, locked until the transaction ends: decisions about one person are taken one by one."""
-    query = sa.select(*_COLUMNS).where(contact.c.id == contact_id).with_for_update()
-    return Contact(**tx.execute(query).one()._mapping)
+    return Contact(**tx.execute(_LOCKED, {"contact": contact_id}).one()._mapping)
 
 
 def by_psid(tx: Tx, psid: str, page_id: str | None = None) -> Contact | None:
@@ -74,12 +94,7 @@ def open_window(tx: Tx, contact_id: int, *, opened_by: str, at: datetime, until:
 
     Only messages count as the last message, from which a person may answer by hand for seven days (POLICY).
     """
-    tx.execute(
-        contact.update()
-        .where(contact.c.id == contact_id)
-        .where(contact.c.window_until.is_(None) | (contact.c.window_until < until))
-        .values(window_opened_at=at, window_opened_by=opened_by, window_until=until)
-    )
+    tx.execute(_LATER_WINDOW, {"contact": contact_id, "at": at, "opened_by": opened_by, "until": until})
     if opened_by in _MESSAGES:
         _advance(tx, contact_id, contact.c.last_message_at, at)
 
@@ -100,12 +115,14 @@ def mark_read(tx: Tx, contact_id: int, at: datetime) -> None:
 
 
 def _advance(tx: Tx, contact_id: int, column: sa.Column[datetime], at: datetime) -> None:
-    tx.execute(
-        contact.update()
-        .where(contact.c.id == contact_id)
-        .where(column.is_(None) | (column < at))
-        .values({column: at})
-    )
+    tx.execute(_later(column), {"contact": contact_id, "at": at})
+
+
+@functools.cache
+def _later(column: sa.Column[datetime]) -> Any:
+    at = sa.bindparam("at", type_=column.type)
+    this = contact.c.id == sa.bindparam("contact")
+    return contact.update().where(this, column.is_(None) | (column < at)).values({column: at})
 
 
 def mark_undeliverable(
@@ -185,6 +202,6 @@ def give_turn_back(tx: Tx, contact_id: int, owner: str) -> None:
     )
 
 
-def _one(tx: Tx, condition: sa.sql.ColumnElement[bool]) -> Contact | None:
-    row = tx.execute(sa.select(*_COLUMNS).where(condition)).one_or_none()
+def _one(tx: Tx, query: Any, values: dict[str, Any]) -> Contact | None:
+    row = tx.execute(query, values).one_or_none()
     return Contact(**row._mapping) if row else None

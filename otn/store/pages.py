@@ -12,21 +12,24 @@ from otn.store.engine import Tx, insert_if_new
 from otn.store.schema import page
 
 _COLUMNS = (page.c.page_id, page.c.name, page.c.paused_reason, page.c.paused_until, page.c.otn_denied_reason)
+_BY_ID = sa.select(*_COLUMNS).where(page.c.page_id == sa.bindparam("page"))
 
 
 def ensure(tx: Tx, page_id: str, now: datetime, name: str | None = None) -> Page:
     """The page's row, made on first sight; a name given replaces the old one."""
     found = find(tx, page_id)
+    if found is not None and (name is None or name == found.name):
+        return found
     if found is None:
         insert_if_new(tx, page, {"page_id": page_id, "name": name, "created_at": now}, ["page_id"])
-    elif name and name != found.name:
+    else:
         tx.execute(page.update().where(page.c.page_id == page_id).values(name=name))
     return find(tx, page_id) or Page(page_id=page_id, name=name)
 
 
 def find(tx: Tx, page_id: str) -> Page | None:
     """The page, if it is known."""
-    row = tx.execute(sa.select(*_COLUMNS).where(page.c.page_id == page_id)).one_or_none()
+    row = tx.execute(_BY_ID, {"page": page_id}).one_or_none()
     return Page(**row._mapping) if row else None
 
 

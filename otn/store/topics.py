@@ -13,10 +13,12 @@ from otn.models import TOPIC_NAME, Topic
 from otn.store.engine import Tx, insert_if_new
 from otn.store.schema import topic
 
+_BY_NAME = sa.select(topic).where(topic.c.name == sa.bindparam("topic"))
+
 
 def find(tx: Tx, name: str) -> Topic | None:
     """The topic or family with exactly this name."""
-    row = tx.execute(sa.select(topic).where(topic.c.name == name)).one_or_none()
+    row = tx.execute(_BY_NAME, {"topic": name}).one_or_none()
     return _topic(row) if row else None
 
 
