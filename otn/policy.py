@@ -350,7 +350,8 @@ def _retry(error: SendError, attempts: int, token: TokenState | None) -> Reactio
 
 def backoff(attempts: int) -> timedelta:
     """How long to wait after the given number of tries: doubling from 5 s up to 6 h."""
-    return min(FIRST_BACKOFF * 2 ** min(attempts - 1, 20), LONGEST_BACKOFF)
+    doublings: int = 2 ** min(attempts - 1, 20)
+    return min(FIRST_BACKOFF * doublings, LONGEST_BACKOFF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

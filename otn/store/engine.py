@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -17,7 +17,7 @@ from sqlalchemy.sql.functions import GenericFunction
 
 from otn.errors import ConfigError, StoreUnavailable
 
-Tx = Connection
+Tx: TypeAlias = Connection
 """A transaction that is open: what every function beside this module takes first."""
 
 _BUSY_SECONDS = 10
@@ -40,7 +40,7 @@ class Store:
     @property
     def is_sqlite(self) -> bool:
         """Whether this is an SQLite file."""
-        return self._url.get_backend_name() == "sqlite"
+        return bool(self._url.get_backend_name() == "sqlite")
 
     @property
     def path(self) -> Path | None:
@@ -117,7 +117,7 @@ def sqlite_module() -> Any:
     try:
         from pysqlite3 import dbapi2
     except ImportError:
-        from sqlite3 import dbapi2  # type: ignore[no-redef]
+        from sqlite3 import dbapi2
     return dbapi2
 
 
@@ -158,18 +158,18 @@ def _insert_if_new(table: sa.Table, names: tuple[str, ...], unique: tuple[str, .
     )
 
 
-class db_epoch(GenericFunction[float]):  # noqa: N801 - reads like the SQL function that it is
+class db_epoch(GenericFunction):  # type: ignore[misc]  # noqa: N801 - named like a function of SQL; untyped base
     """The database's own clock in seconds since 1970: leases never trust a host's."""
 
     type = sa.Float()
     inherit_cache = True
 
 
-@compiles(db_epoch, "sqlite")
+@compiles(db_epoch, "sqlite")  # type: ignore[untyped-decorator] # SQLAlchemy 1.4 has no types
 def _sqlite_epoch(_element: Any, _compiler: Any, **_kw: Any) -> str:
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
-@compiles(db_epoch, "postgresql")
+@compiles(db_epoch, "postgresql")  # type: ignore[untyped-decorator] # as above
 def _postgresql_epoch(_element: Any, _compiler: Any, **_kw: Any) -> str:
     return "extract(epoch from clock_timestamp())"

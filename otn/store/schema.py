@@ -23,7 +23,7 @@ metadata = sa.MetaData(
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite counts up INTEGER only
 
 
-class UtcDateTime(TypeDecorator[datetime]):
+class UtcDateTime(TypeDecorator):  # type: ignore[misc] # SQLAlchemy 1.4 has no types
     """An aware datetime in UTC. SQLite hands back naive ones; a naive one going in is a mistake."""
 
     impl = sa.DateTime(timezone=True)

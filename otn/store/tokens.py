@@ -164,7 +164,7 @@ def to_reseal(tx: Tx, after: int, limit: int) -> Sequence[Row[Any]]:
         .order_by(otn_token.c.id)
         .limit(limit)
     )
-    return tx.execute(query).all()
+    return list(tx.execute(query))
 
 
 def count_sealed(tx: Tx) -> int:
