@@ -140,7 +140,7 @@ HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
         lambda tx: deliveries.accepted_elsewhere(tx, "m10", 1),
     ),
     "who waits": ("ix_inbound_event_new", inbox.waiting),
-    "claim": ("ix_inbound_event_new", lambda tx: inbox.claim(tx, 1001, "me", 60, NOW)),
+    "claim": ("ix_inbound_event_new", lambda tx: inbox.claim(tx, 1, "me", 60, NOW)),
     "prune": ("ix_inbound_event_received_at", lambda tx: inbox.prune(tx, NOW - timedelta(days=90))),
     "what was asked": (
         "ix_permission_request_contact_id_asked_at",
