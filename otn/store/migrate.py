@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 _SCRIPTS = Path(__file__).parent / "migrations"
+_UPGRADING = 0x07E  # the key of PostgreSQL's advisory lock: any number that is ours alone
 _REVISION = sa.table("alembic_version", sa.column("version_num"))
 
 # It tells of its plugins at every start, and of nothing that we do not say ourselves.
@@ -28,6 +29,7 @@ def upgrade(store: Store) -> bool:
     """Create or upgrade the tables; True if there was something to do.
 
     The whole upgrade is one transaction, so two processes that start together do not meet half-way.
+    Raises ConfigError if a newer version has been here.
     """
     if current(store) == newest():
         return False
@@ -35,8 +37,13 @@ def upgrade(store: Store) -> bool:
     from alembic import command
 
     with store.begin() as tx:
-        if _revision(tx) == newest():
+        if not store.is_sqlite:  # where the transaction itself keeps others out
+            tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADING)))
+        found = _revision(tx)
+        if found == newest():
             return False
+        if found is not None and found not in _known():
+            raise ConfigError([_too_new(found)])
         command.upgrade(_config(tx), "head")
     return True
 
@@ -70,6 +77,8 @@ def set_journal_mode(store: Store) -> bool:
 def require_current(store: Store) -> None:
     """Raise ConfigError unless the tables are this version's."""
     found = current(store)
+    if found is not None and found not in _known():
+        raise ConfigError([_too_new(found)])
     if found != newest():
         raise ConfigError(
             [f"the database is at revision {found or 'none'}, this version needs {newest()}: run `otn init`"]
@@ -84,7 +93,18 @@ def current(store: Store) -> str | None:
 
 def newest() -> str:
     """The revision of this version's tables: the highest number that a migration's file begins with."""
-    return max(path.name.partition("_")[0] for path in (_SCRIPTS / "versions").glob("[0-9]*_*.py"))
+    return max(_known())
+
+
+def _known() -> set[str]:
+    return {path.name.partition("_")[0] for path in (_SCRIPTS / "versions").glob("[0-9]*_*.py")}
+
+
+def _too_new(revision: str) -> str:
+    return (
+        f"the database is at revision {revision}, this version knows {newest()} at most: "
+        "a newer version was here; install it again, or restore a backup"
+    )
 
 
 def _revision(tx: Tx) -> str | None:
