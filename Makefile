@@ -45,7 +45,7 @@ lint: $(ENVIRONMENT) ## Check style, formatting and types
 test: lint ## Run everything that CI runs: lint, the bot's data, its stories, all tests
 	@$(BIN)/python -m otn.dev.check_bot
 	@$(BIN)/python -m otn.dev.browser
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q --disable-warnings
 
 lock: $(UV) ## Pin the versions of pyproject.toml with hashes (UPGRADE=1: the newest that fit)
 	@$(COMPILE) --python-version 3.8 --group boot -o requirements-boot.lock

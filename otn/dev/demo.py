@@ -56,11 +56,12 @@ def main() -> int:
     ports = {name: free_port() for name in ("rasa", "actions", "simulator")}
     environ = prepare(home, stage, ports)
     try:
+        operator = Operator(stage, environ)
         with Processes(cast(home, environ, ports), folder=stage, log_folder=stage) as running:
             print("Starting the bot, its actions, the worker and a stand-in for Messenger …", flush=True)
             running.wait_until_up(threading.Event())
             try:
-                play(Messenger(f"http://127.0.0.1:{ports['simulator']}/simulator"), Operator(stage, environ))
+                play(Messenger(f"http://127.0.0.1:{ports['simulator']}/simulator"), operator)
             except (StepError, requests.RequestException):
                 running.check()  # a program that ended explains more than the step that missed it
                 raise
@@ -139,7 +140,8 @@ class Operator:
     def __init__(self, stage: Path, environ: Mapping[str, str]) -> None:
         self._stage = stage
         self._environ = dict(environ)
-        self.run("init")
+        code, output = self.run("init")
+        check_quietly(code == 0, f"`otn init` exited with {code}: {output}")
 
     def only_topic(self, psid: str) -> str:
         """The topic of the person's one permission."""
