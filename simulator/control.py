@@ -224,11 +224,12 @@ class Control:
         value = next(iter(wish.values()))
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise Mistake(400, "advance and offset are numbers of seconds")
+        before = clock.offset()
         try:
-            clock.move_to(clock.offset() + value if "advance" in wish else value)
+            clock.move_to(before + value if "advance" in wish else value)
         except (ValueError, OverflowError) as problem:
             raise Mistake(400, str(problem)) from problem
-        self._world.journal.add(Kind.CLOCK, offset=clock.offset())
+        self._world.journal.add(Kind.CLOCK, offset=clock.offset(), moved=clock.offset() - before)
         return await self.show_clock(request)
 
     def _person(self, request: web.Request) -> Person:

@@ -1,0 +1,114 @@
+// What each entry of the journal changes in the model. One function for each kind.
+
+import { offsetInWords, span } from "./time.js";
+
+const SHORT = 60;
+
+/** Applies an entry. `ask` has person(key), faults() and settings(): what has to be asked for anew. */
+export function apply(model, entry, ask) {
+  model.keepEntry(entry);
+  APPLY[entry.kind]?.(model, entry, ask);
+}
+
+const APPLY = {
+  person: applyAct,
+  delivered: applyDelivery,
+  graph: applySenderAction,
+  webhook: applyWebhook,
+  clock: applyClock,
+  fault: (model, entry, ask) => ask.faults(),
+  control: applyControl,
+};
+
+function applyAct(model, entry, ask) {
+  const key = model.keyFor(entry);
+  const thread = model.threads.get(key);
+  if (entry.message) keepMessage(model, key, messageOf(entry, true));
+  else if (entry.did === "notify_me") thread?.change(entry.mid, { tapped: true });
+  else if (entry.reactions) thread?.change(entry.mid, { reactions: entry.reactions });
+  else if (entry.did === "referral") {
+    const ref = entry.ref ? ` with ref=${entry.ref}` : "";
+    model.keepNote({ seq: entry.seq, at: entry.at, key, text: `Followed an m.me link${ref}` });
+  }
+  model.changed("thread");
+  ask.person(key, entry);
+}
+
+function applyDelivery(model, entry, ask) {
+  const key = model.keyFor(entry);
+  keepMessage(model, key, messageOf(entry, false));
+  if (key !== model.active && !model.isPast(entry)) model.unread.set(key, (model.unread.get(key) ?? 0) + 1);
+  model.changed("thread", "people");
+  ask.person(key, entry);
+}
+
+function keepMessage(model, key, item) {
+  model.keepPlace(item.mid, { seq: item.seq, rule: item.rule });
+  model.previews.set(key, { text: preview(item.content), at: item.at });
+  model.threads.get(key)?.add(item);
+  model.changed("people");
+}
+
+function messageOf(entry, mine) {
+  return {
+    key: entry.mid,
+    mid: entry.mid,
+    seq: entry.seq,
+    at: mine && entry.timestamp ? entry.timestamp / 1000 : entry.at,
+    mine,
+    content: entry.message,
+    byToken: entry.by_token === true,
+    rule: entry.rule,
+    tapped: false,
+    reactions: [],
+    version: 0,
+  };
+}
+
+function applySenderAction(model, entry) {
+  const thread = model.threads.get(model.keyFor(entry));
+  if (!thread) return;
+  if (entry.sender_action === "mark_seen") thread.seenAt = entry.at;
+  else if (entry.sender_action) thread.typing = entry.sender_action === "typing_on" ? entry.at : false;
+  model.changed("thread");
+}
+
+function applyWebhook(model, entry) {
+  const note = entry.note ?? entry.given_up ?? "";
+  if (!entry.by_hand && !entry.given_up) {
+    model.bot = { state: entry.status === 200 ? "answers" : "fails", status: entry.status, note, at: entry.at };
+    model.changed("bot");
+  }
+  for (const event of entry.events ?? []) {
+    const mid = event.message?.is_echo ? null : event.message?.mid ?? event.postback?.mid;
+    if (mid) model.keepMark(mid, { status: entry.status, note });
+  }
+  model.changed("thread");
+}
+
+function applyClock(model, entry) {
+  const text = entry.moved === undefined
+    ? `Simulated time was moved: ${offsetInWords(entry.offset) || "back to real time"}`
+    : entry.moved >= 0 ? `${span(entry.moved)} later` : `${span(entry.moved)} back`;
+  model.keepNote({ seq: entry.seq, at: entry.at, key: null, text });
+  if (!model.isPast(entry)) model.setTime({ now: entry.at, offset: entry.offset });
+}
+
+function applyControl(model, entry, ask) {
+  const key = model.keyFor(entry);
+  if (key) ask.person(key, entry);
+  else ask.settings();
+}
+
+/** A message in a few words. */
+export function preview(content) {
+  const payload = content.attachment?.payload;
+  const words = content.text ?? payload?.title ?? payload?.text ?? payload?.elements?.[0]?.title
+    ?? attachmentWords(content.attachments?.[0] ?? content.attachment);
+  return words.length > SHORT ? `${words.slice(0, SHORT)}…` : words;
+}
+
+function attachmentWords(attachment) {
+  if (attachment?.payload?.sticker_id) return "👍";
+  return attachment?.type ? `(${attachment.type})` : "(empty)";
+}

@@ -1,0 +1,98 @@
+// For newcomers: what to type first, and what to try next. It follows from what has happened.
+
+import { skipADay } from "./clock.js";
+import { write } from "./composer.js";
+import { byId, h } from "./dom.js";
+import { perform } from "./messages.js";
+import { complain, during } from "./notice.js";
+import { nameOf } from "./people.js";
+import { requestOf } from "./thread.js";
+
+const FIRST_WORDS = ["do you have the canvas backpack?", "what’s new?", "what am I signed up for?"];
+const HIDDEN = "guide-hidden";
+
+export function start(model, store) {
+  const redraw = () => {
+    drawEmpty(model);
+    drawGuide(model, store);
+  };
+  model.on("thread active person clock", redraw);
+  setInterval(redraw, 1000);
+}
+
+function drawEmpty(model) {
+  const box = byId("empty");
+  const thread = model.thread();
+  const empty = Boolean(thread) && !thread.items.some((item) => item.mid);
+  if (box.hidden === !empty && box.dataset.of === model.active) return;
+  box.hidden = !empty;
+  box.dataset.of = model.active;
+  if (!empty) return;
+  const name = model.page().name;
+  box.replaceChildren(
+    h("p", { class: "empty-title" }, `You are ${nameOf(model.person())}, and ${name} has not heard from you yet.`),
+    h("p", { class: "faint" }, "Your first message opens a window of 24 hours in which the Page may answer. Try one of these:"),
+    h("div", { class: "buttons" },
+      FIRST_WORDS.map((words) => h("button", { type: "button", onclick: () => write(model, byId("message"), words) }, words)),
+      h("button", { type: "button", class: "primary", onclick: (event) => during(event.currentTarget, () => perform(model, "postback", { payload: byId("get-started-payload").value })) }, "Get Started")));
+}
+
+function drawGuide(model, store) {
+  const box = byId("guide");
+  const tip = isHidden() ? null : next(model);
+  const key = tip ? `${model.active} ${tip.text} ${tip.code}` : "";
+  if (box.dataset.of === key) return;
+  box.dataset.of = key;
+  box.hidden = !tip;
+  if (!tip) return;
+  box.replaceChildren(...[
+    h("p", {}, tip.text),
+    tip.code ? h("p", { class: "code-line" }, h("code", { tabindex: "0" }, tip.code), copyButton(tip.code)) : null,
+    tip.skip ? h("button", { type: "button", onclick: (event) => during(event.currentTarget, () => skipADay(store)) }, "Skip 25 hours") : null,
+    h("button", { type: "button", class: "icon-button close", "aria-label": "Hide these tips", onclick: hide }, "×"),
+  ].filter(Boolean));
+}
+
+/** The next thing worth trying, or null. */
+function next(model) {
+  const [thread, person] = [model.thread(), model.person()];
+  if (!thread || !person?.window_until) return null;
+  const agreed = thread.requests().findLast((item) => item.tapped);
+  const open = person.window_until > model.now();
+  if (!agreed) return null;
+  const code = command(person, requestOf(agreed.content).payload);
+  if (open && person.permissions) return { text: "Agreed to one message later. While the window is open the Page may write without it, so let the window close:", skip: true };
+  if (open) return null;
+  if (person.permissions) return { text: "The window is closed, but the permission pays for one message. In a second terminal:", code };
+  return { text: "The permission is used. The same command is refused now, before anything is sent:", code };
+}
+
+function command(person, payload) {
+  const topic = /^otn:([a-z0-9][a-z0-9_-]*)/.exec(payload)?.[1] ?? "TOPIC";
+  return `.venv/bin/otn send ${person.psid} --topic ${topic} --text "It is back!"`;
+}
+
+function copyButton(text) {
+  return h("button", { type: "button", class: "quiet", onclick: async (event) => {
+    const button = event.currentTarget;
+    await navigator.clipboard.writeText(text).then(() => { button.textContent = "Copied"; }, complain);
+  } }, "Copy");
+}
+
+function isHidden() {
+  try {
+    return localStorage.getItem(HIDDEN) === "yes";
+  } catch {
+    return false;
+  }
+}
+
+function hide() {
+  try {
+    localStorage.setItem(HIDDEN, "yes");
+  } catch {
+    // Without storage it comes back with the next page.
+  }
+  byId("guide").hidden = true;
+  byId("message").focus();
+}

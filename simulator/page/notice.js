@@ -1,0 +1,40 @@
+// What went wrong, in words, where everybody sees and hears it.
+
+import { byId, say } from "./dom.js";
+
+const SHOWN_MS = 12_000;
+let timer;
+
+/** Shows an error until it is put away or was there long enough. */
+export function complain(error) {
+  show(error.message ?? String(error));
+}
+
+export function show(text) {
+  say(byId("notice-text"), text);
+  byId("notice").hidden = false;
+  clearTimeout(timer);
+  timer = setTimeout(hide, SHOWN_MS);
+}
+
+function hide() {
+  byId("notice").hidden = true;
+  say(byId("notice-text"), "");
+}
+
+export function start() {
+  byId("notice-close").addEventListener("click", hide);
+}
+
+/** Runs what a button does, with the button held down meanwhile. */
+export async function during(button, work) {
+  if (button.getAttribute("aria-disabled") === "true") return;
+  button.setAttribute("aria-disabled", "true");
+  try {
+    await work();
+  } catch (error) {
+    complain(error);
+  } finally {
+    button.removeAttribute("aria-disabled");
+  }
+}

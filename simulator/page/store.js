@@ -1,0 +1,134 @@
+// Keeps the model up to date: follows the journal, and asks the control API for what the journal leaves out.
+
+import { get, patch, personPath, post, remove } from "./api.js";
+import { apply } from "./events.js";
+import { keyOf } from "./model.js";
+import { follow } from "./stream.js";
+import { complain } from "./notice.js";
+
+// Beyond this many, strangers in the journal (a load test) are not looked up one by one.
+const MANY_PEOPLE = 500;
+const SOON_MS = 60;
+
+export class Store {
+  #model;
+  #asked = new Map();
+
+  constructor(model) {
+    this.#model = model;
+    this.ask = {
+      person: (key, entry) => this.#askPerson(key, entry),
+      faults: () => this.#soon("faults", () => this.loadFaults()),
+      settings: () => this.#soon("settings", () => this.loadSettings()),
+    };
+  }
+
+  start() {
+    const model = this.#model;
+    follow({
+      hello: (facts) => this.#greet(facts),
+      reset: (facts) => this.#begin(facts),
+      entry: (entry) => apply(model, entry, this.ask),
+      lost: () => {
+        model.connected = false;
+        model.changed("connection");
+      },
+    });
+  }
+
+  #greet(facts) {
+    this.#model.connected = true;
+    this.#model.changed("connection");
+    if (facts.resumed) this.#model.setTime(facts);
+    else this.#begin(facts);
+  }
+
+  /** Everything anew: at the start, after a reset, and when the simulator was started again. */
+  #begin(facts) {
+    const model = this.#model;
+    model.forget();
+    Object.assign(model, { pages: facts.pages, botAddress: facts.bot, clockIsShared: facts.clock_is_shared, helloLast: facts.last });
+    model.setTime(facts);
+    this.#do(async () => {
+      await Promise.all([this.loadPeople(), this.loadFaults(), this.loadSettings()]);
+      if (!model.people.size) await this.addPerson({ first_name: "Ada", page_id: model.pages[0].page_id });
+      if (!model.person()) await this.open(model.people.keys().next().value);
+    });
+  }
+
+  async loadPeople() {
+    for (const person of await get("/people")) this.#model.keepPerson(person);
+  }
+
+  async loadFaults() {
+    this.#model.faults = await get("/faults");
+    this.#model.changed("faults");
+  }
+
+  async loadSettings() {
+    this.#model.settings = await get("/settings");
+    this.#model.changed("settings");
+  }
+
+  /** Makes somebody and becomes them. */
+  async addPerson(wish) {
+    const person = await post("/people", wish);
+    this.#model.keepPerson(person);
+    await this.open(keyOf(person));
+  }
+
+  /** Becomes a person: shows their thread. */
+  async open(key) {
+    const model = this.#model;
+    model.activate(key);
+    const person = model.person(key);
+    if (!model.threads.has(key)) model.keepThread(key, []);
+    model.keepThread(key, await get(personPath(person, "/thread")));
+    model.keepPerson(await get(personPath(person)));
+  }
+
+  async changePerson(person, changes) {
+    this.#model.keepPerson(await patch(personPath(person), changes));
+  }
+
+  async moveClock(wish) {
+    this.#model.setTime(await post("/clock", wish));
+  }
+
+  async addFault(wish) {
+    await post("/faults", wish);
+    await this.loadFaults();
+  }
+
+  async removeFaults(ids) {
+    for (const id of ids) await remove(`/faults/${id}`).catch(() => null); // it may have struck already
+    await this.loadFaults();
+  }
+
+  async changeSettings(changes) {
+    this.#model.settings = await patch("/settings", changes);
+    this.#model.changed("settings");
+  }
+
+  #askPerson(key, entry) {
+    if (this.#model.isPast(entry)) return;
+    const known = this.#model.people.get(key);
+    if (known ? key !== this.#model.active : this.#model.people.size >= MANY_PEOPLE) return;
+    const person = known ?? { psid: entry.psid, page_id: entry.page_id };
+    if (!person.page_id) return;
+    this.#soon(`person ${keyOf(person)}`, async () => this.#model.keepPerson(await get(personPath(person))));
+  }
+
+  /** Does something once for many wishes of the same name. */
+  #soon(name, work) {
+    if (this.#asked.has(name)) return;
+    this.#asked.set(name, setTimeout(() => {
+      this.#asked.delete(name);
+      this.#do(work);
+    }, SOON_MS));
+  }
+
+  #do(work) {
+    work().catch(complain);
+  }
+}

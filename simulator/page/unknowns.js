@@ -1,0 +1,64 @@
+// What nobody outside Meta knows: each question with an answer to choose.
+
+import { byId, h, say, toggle } from "./dom.js";
+import { complain } from "./notice.js";
+import { GROUPS } from "./unknown-texts.js";
+
+let first = null; // the settings as they were when the page began to look: the defaults, most likely
+
+export function start(model, store) {
+  const rows = new Map();
+  model.on("settings", () => {
+    if (!rows.size) build(model, store, rows);
+    for (const [name, show] of rows) show(model.settings[name]);
+    showCount(model);
+  });
+}
+
+function build(model, store, rows) {
+  for (const [title, settings] of GROUPS) {
+    const list = h("ul", { class: "option-list" });
+    for (const [name, [label, text]] of Object.entries(settings)) {
+      if (!(name in model.settings)) continue;
+      const change = (value) => store.changeSettings({ [name]: value });
+      const { element, show } = control(name, label, model.settings[name], change);
+      rows.set(name, show);
+      list.append(h("li", {}, element, h("p", { class: "faint small", id: `about-${name}` }, text)));
+    }
+    byId("setting-list").append(h("h3", {}, title), list);
+  }
+}
+
+function control(name, label, value, change) {
+  if (typeof value !== "boolean") return field(name, label, value, change);
+  const button = toggle(label, value, (on) => change(on).catch(complain), { "aria-describedby": `about-${name}` });
+  return { element: button, show: (now) => button.setAttribute("aria-checked", String(now)) };
+}
+
+function field(name, label, value, change) {
+  const input = h("input", { class: Array.isArray(value) ? "long" : "short", "aria-describedby": `about-${name}`, inputmode: typeof value === "number" ? "decimal" : "text" });
+  let current = value;
+  const show = (now) => {
+    current = now;
+    input.value = Array.isArray(now) ? now.join(", ") : String(now);
+  };
+  input.addEventListener("change", () => {
+    change(parse(input.value, value)).catch((error) => {
+      complain(error);
+      show(current);
+    });
+  });
+  return { element: h("label", { class: "field" }, h("span", {}, label), input), show };
+}
+
+function parse(text, like) {
+  if (Array.isArray(like)) return text.split(",").map((part) => Number(part));
+  return typeof like === "number" ? Number(text) : text.trim();
+}
+
+function showCount(model) {
+  first ??= model.settings;
+  const changed = Object.keys(model.settings).filter((name) => String(model.settings[name]) !== String(first[name])).length;
+  byId("unknowns-badge").hidden = !changed;
+  say(byId("unknowns-badge"), String(changed));
+}
