@@ -422,7 +422,7 @@ class _Reader:
         found = self._find("OTN_CLOCK_FILE")
         if found is None:
             return None
-        if not is_loopback(graph_url):
+        if graph_url.startswith("http") and not is_loopback(graph_url):  # anything else is a problem already
             self.problems.append(
                 f"{found.where} simulates time, which the Graph API at {graph_url} would not share: take it "
                 "out, or point MESSENGER_GRAPH_URL at the simulator"

@@ -222,6 +222,8 @@ def test_time_is_simulated_only_beside_a_simulator(tmp_path: Path) -> None:
     assert (settings.clock_file, settings.graph_url) == (tmp_path / ".otn" / "clock", "http://127.0.0.1:5060")
     (problem,) = problems_of(tmp_path, {**ENVIRON, "OTN_CLOCK_FILE": ".otn/clock"}, ACTION_SERVER)
     assert "OTN_CLOCK_FILE" in problem
+    (problem,) = problems_of(tmp_path, {**simulated, "MESSENGER_GRAPH_URL": "ftp://127.0.0.1"}, ACTION_SERVER)
+    assert "MESSENGER_GRAPH_URL" in problem
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "[::1]"])
