@@ -11,6 +11,7 @@ token pays for is repeated with that same token only, until the answer is defini
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -50,6 +51,7 @@ from otn.store import Tx, contacts, deliveries, pages, tokens, topics
 from otn.vault import Vault
 
 LEASE_SECONDS = 60.0  # longer than any send's total deadline
+LONGEST_KEY = 255  # characters of `dedupe_key`
 PAUSED_PAUSE = timedelta(minutes=5)  # between looks at a delivery whose page is paused
 
 
@@ -65,6 +67,12 @@ class Order:
     origin: Origin
     human_agent: bool = False
     notification_type: str | None = None
+
+
+def key_of_event(person: Contact, topic: str, event_id: str) -> str:
+    """The dedupe key of a follow-up that some event of the business caused: one event, one message a person."""
+    key = f"event:{person.page_id}:{person.psid}:{topic}:{event_id}"
+    return key if len(key) <= LONGEST_KEY else f"event:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def decide(
