@@ -2,7 +2,7 @@
 
 A decision is a value, `Allow` or `Deny`, with a sentence that can be shown to a person. Nothing here
 reads a clock, a database or a network. Sources are pages of Meta's documentation, named as in
-docs/rules.md: OTN, FAQ, SEND, HOOKS, ERR, RATE, POLICY.
+the README: OTN, FAQ, SEND, HOOKS, ERR, RATE, POLICY.
 """
 
 from __future__ import annotations
