@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn
@@ -50,6 +51,9 @@ class MessengerInput(InputChannel):  # type: ignore[misc] # Rasa ships no types
         Ends the process with exit code 2 and every problem listed: Rasa would call some errors a missing
         class, and show a traceback for the rest.
         """
+        for name in ("channels", "otn"):
+            # Of their own, as Rasa's loggers: while the model loads, some library silences the root.
+            logging.getLogger(name).setLevel(os.environ.get("LOG_LEVEL", "INFO"))
         try:
             app = compose(settings_from_channel(credentials))
         except (ConfigError, StoreUnavailable) as exc:

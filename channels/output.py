@@ -98,7 +98,7 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
     async def _respond(self, psid: str, response: _Json) -> None:
         person = await self._person(psid)
         if person is None:
-            logger.warning("messenger: nothing is sent to %s: nobody of this id wrote to the page", psid)
+            logger.warning("messenger: nothing is sent to %s: nobody, or somebody on several pages", psid)
             return
         self._doors.app.graph_config(
             person.page_id

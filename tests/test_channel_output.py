@@ -188,7 +188,7 @@ async def test_a_recipient_nobody_knows_is_no_error(air: OnAir, caplog: pytest.L
     output = air.channel.get_output_channel()
     assert output is not None
     await output.send_response("nobody", {"text": "hello?"})
-    assert "nobody of this id" in caplog.text
+    assert "nothing is sent to nobody" in caplog.text
 
 
 async def test_nothing_that_rasa_hands_over_raises(air: OnAir) -> None:

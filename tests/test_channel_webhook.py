@@ -14,7 +14,7 @@ from on_air import PAGE, OnAir, event, message, now_ms, on_air, opt_in
 from channels.messenger import LARGEST_BODY, MessengerInput
 from otn.events import sign
 from otn.settings import PageCredentials, Secret
-from otn.store import pages
+from otn.store import Store, pages
 from simulator.testing import APP_SECRET, PAGE_TOKEN, VERIFY_TOKEN
 
 
@@ -150,8 +150,20 @@ async def everything(air: OnAir) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 async def test_a_mixed_bag_is_kept_whole_and_every_good_event_handled_once(
-    air: OnAir, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    database: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    where = {}
+    if database == "postgresql":
+        store: Store = request.getfixturevalue("postgresql_store")
+        where["database_url"] = store.engine.url.render_as_string(hide_password=False)
+    async with on_air(tmp_path, **where) as air:
+        await _deliver_a_mixed_bag_again_and_again(air, tmp_path, caplog, where)
+
+
+async def _deliver_a_mixed_bag_again_and_again(
+    air: OnAir, tmp_path: Path, caplog: pytest.LogCaptureFixture, where: dict[str, str]
 ) -> None:
     for number in range(1, 8):
         air.person(f"700{number}")
@@ -183,7 +195,7 @@ async def test_a_mixed_bag_is_kept_whole_and_every_good_event_handled_once(
     await air.quiet()
     assert await everything(air) == first
 
-    async with on_air(tmp_path, graph=air.simulated) as restarted:
+    async with on_air(tmp_path, graph=air.simulated, **where) as restarted:
         restarted.bot.say("again?")
         assert (await restarted.post(mixed_bag())).status == 200
         await restarted.quiet()
