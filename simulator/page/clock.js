@@ -20,6 +20,7 @@ export function start(model, store) {
   const back = skipButton("Back to real time", () => store.moveClock({ offset: 0 }));
   byId("skips").append(...buttons, back);
   panel.addEventListener("toggle", () => anchor(panel, byId("time-button")));
+  byId("skip-a-day").addEventListener("click", (event) => during(event.currentTarget, () => skipADay(store)));
   byId("reset").addEventListener("click", () => reset(byId("reset")));
   model.on("clock", () => show(model));
   model.on("connection", () => showConnection(model));

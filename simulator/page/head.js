@@ -18,7 +18,7 @@ function draw(model) {
   if (!person) return;
   const page = model.page();
   say(byId("chat-title"), page.name);
-  avatar(page.name, byId("page-avatar"));
+  avatar(page.name, byId("page-avatar")).removeAttribute("data-hue");
   say(byId("you-are"), `You are ${nameOf(person)}`);
   const open = person.window_until > model.now();
   byId("window").dataset.state = open ? "open" : "closed";

@@ -11,7 +11,7 @@ export function picture(address, alt) {
   if (url.origin !== location.origin && !LOOPBACK.includes(url.hostname)) {
     return fallback(url, alt, `at ${url.hostname}, not loaded: nothing is fetched from outside`);
   }
-  const image = h("img", { src: url.href, alt, class: "picture", loading: "lazy", referrerpolicy: "no-referrer" });
+  const image = h("img", { src: url.href, alt, class: "picture", referrerpolicy: "no-referrer" });
   image.addEventListener("error", () => image.replaceWith(fallback(url, alt, "cannot be loaded")));
   return image;
 }

@@ -23,9 +23,12 @@ export function span(seconds) {
   if (total < MINUTE) return "less than a minute";
   const [days, hours, minutes] = [Math.floor(total / DAY), Math.floor((total % DAY) / HOUR), Math.floor((total % HOUR) / MINUTE)];
   if (days >= 7) return count(days, "day");
-  const parts = [days && count(days, "day"), hours && count(hours, "hour"), !days && minutes && count(minutes, "minute")];
-  return parts.filter(Boolean).join(" ");
+  if (days < 2) return listed([count(days * 24 + hours, "hour"), count(minutes, "minute")]);
+  return listed([count(days, "day"), count(hours, "hour")]);
 }
+
+/** Those that are not nothing. */
+const listed = (parts) => parts.filter((part) => !part.startsWith("0 ")).join(" ");
 
 /** The distance between simulated and real time: "+25 h", "+8 days", or nothing. */
 export function offsetInWords(seconds) {

@@ -40,16 +40,19 @@ function field(name, label, value, change) {
   let current = value;
   const show = (now) => {
     current = now;
-    input.value = Array.isArray(now) ? now.join(", ") : String(now);
+    if (document.activeElement === input) return; // somebody is typing
+    input.value = inWords(now);
   };
   input.addEventListener("change", () => {
     change(parse(input.value, value)).catch((error) => {
       complain(error);
-      show(current);
+      input.value = inWords(current);
     });
   });
   return { element: h("label", { class: "field" }, h("span", {}, label), input), show };
 }
+
+const inWords = (value) => (Array.isArray(value) ? value.join(", ") : String(value));
 
 function parse(text, like) {
   if (Array.isArray(like)) return text.split(",").map((part) => Number(part));

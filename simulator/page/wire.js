@@ -13,6 +13,7 @@ const WAYS = { to: ["→", "to the bot"], from: ["←", "from the bot"], here: [
 
 const groups = new Set(GROUPS.filter(([, , , on]) => on).map(([name]) => name));
 const inWords = new WeakMap();
+let atEnd = true;
 let told = 0; // the last entry that is in the list
 let unseen = 0; // refusals that came while the list was out of sight
 
@@ -22,7 +23,15 @@ export function start(model) {
   byId("sources").append(...SOURCES.flatMap(([name, where]) => [h("dt", {}, name), h("dd", {}, where)]));
   model.on("journal", () => draw(model));
   model.on("active", () => redraw(model));
-  document.addEventListener("viewchange", () => draw(model));
+  const box = byId("wire-scroll");
+  // Where the reader was: measured when they scroll, since a list out of sight has no place.
+  box.addEventListener("scroll", () => {
+    if (box.clientHeight) atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END;
+  }, { passive: true });
+  document.addEventListener("viewchange", () => {
+    draw(model);
+    stayAtEnd();
+  });
 }
 
 function chip(name, label, text, change) {
@@ -35,6 +44,7 @@ function chip(name, label, text, change) {
 
 function redraw(model) {
   told = 0;
+  atEnd = true;
   byId("wire").replaceChildren();
   draw(model);
 }
@@ -67,15 +77,18 @@ function concerns(model, entry) {
 }
 
 function add(model, lines) {
-  const box = byId("wire-scroll");
   const list = byId("wire");
-  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END;
   list.append(...lines.map((line) => row(model, line)));
   while (list.children.length > AT_ONCE) list.firstElementChild.remove();
-  if (atEnd) box.scrollTop = box.scrollHeight;
+  stayAtEnd();
   byId("wire-empty").hidden = list.children.length > 0;
   const hidden = model.entries.filter((entry) => !groups.has(wordsOf(entry).group)).length;
   say(byId("wire-hidden"), hidden ? `${hidden} of other kinds are hidden` : "");
+}
+
+function stayAtEnd() {
+  const box = byId("wire-scroll");
+  if (atEnd) box.scrollTop = box.scrollHeight;
 }
 
 function row(model, { entry, words }) {

@@ -8,8 +8,8 @@ import { offsetInWords, span } from "./time.js";
 export const GROUPS = [
   ["webhooks", "Webhooks", "what people did, as the bot is told", true],
   ["sends", "Sends", "messages of the bot that arrived", true],
-  ["refused", "Refused, faults", "calls that broke a rule, and faults that struck", true],
-  ["calls", "Other calls", "typing, profiles, subscription", true],
+  ["refused", "Refused", "calls that broke a rule, and faults that struck", true],
+  ["calls", "Other", "typing, profiles, subscription", true],
   ["receipts", "Receipts", "webhooks about echoes, deliveries and reads", false],
   ["acts", "Acts", "what people, the clock and you did here", false],
 ];
