@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from rasa.core.channels.channel import UserMessage
 from rasa.shared.core.events import ActionExecuted, ActiveLoop, BotUttered, SlotSet, UserUttered
 
 from channels.doors import Doors, NotNow
-from channels.output import NAME, MessengerOutput
-from channels.tracker import DELIVERY, Conversation
+from channels.output import NAME
+from channels.tracker import DELIVERY, Conversation, Lately
 from otn import privacy
 from otn.models import Contact, Delivery, Topic
 from otn.store import Tx, deliveries, topics
@@ -26,9 +27,7 @@ FOLLOW_UP_ACTION = "action_send_otn_follow_up"
 DECISION_SLOTS = ("otn_request_decision", "otn_follow_up_decision")
 
 
-async def prepare(
-    doors: Doors, agent: Any, person: Contact, output: MessengerOutput, metadata: dict[str, Any]
-) -> None:
+async def prepare(doors: Doors, agent: Any, person: Contact, message: UserMessage, lately: Lately) -> None:
     """Bring the tracker to where the person's next turn begins: follow-ups noted, old decisions cleared.
 
     Raises NotNow if what was noted is not really saved; it is noted again, once, next time.
@@ -36,8 +35,9 @@ async def prepare(
     sent = await doors.read(lambda tx: _unnoted(tx, person))
     conversation = Conversation(agent.tracker_store, person.psid)
     missing = [each for each in sent if not await conversation.tells_of(each[0].wire_id)]
-    if missing or await conversation.slots_set(DECISION_SLOTS):
-        await _update(agent, person, output, metadata, missing)
+    decided = [name for name in DECISION_SLOTS if lately.slots.get(name) is not None]
+    if missing or decided:
+        await _update(agent, message, missing)
     for delivery, _topic in missing:
         if not await conversation.tells_of(delivery.wire_id):
             raise NotNow("the tracker store did not keep a follow-up")
@@ -65,21 +65,18 @@ def _unnoted(tx: Tx, person: Contact) -> list[tuple[Delivery, Topic | None]]:
     return [(each, topics.find(tx, each.topic) if each.topic else None) for each in found]
 
 
-async def _update(
-    agent: Any,
-    person: Contact,
-    output: MessengerOutput,
-    metadata: dict[str, Any],
-    missing: list[tuple[Delivery, Topic | None]],
-) -> None:
+async def _update(agent: Any, message: UserMessage, missing: list[tuple[Delivery, Topic | None]]) -> None:
     processor = agent.processor
     # An expired session starts anew first, so that the follow-up lands in the live one.
-    tracker = await processor.fetch_tracker_and_update_session(person.psid, output, metadata)
+    tracker = await processor.fetch_tracker_and_update_session(
+        message.sender_id, message.output_channel, message.metadata
+    )
     for delivery, topic in missing:
-        events = _as_step(delivery, topic, agent.domain, tracker)
-        tracker.update_with_events(events, agent.domain)
-    stale = [name for name in DECISION_SLOTS if name in tracker.slots and tracker.get_slot(name) is not None]
-    tracker.update_with_events([SlotSet(name, None) for name in stale], agent.domain)
+        tracker.update_with_events(_as_step(delivery, topic, agent.domain, tracker), agent.domain)
+    decided = [
+        name for name in DECISION_SLOTS if name in tracker.slots and tracker.get_slot(name) is not None
+    ]
+    tracker.update_with_events([SlotSet(name, None) for name in decided], agent.domain)
     await processor.save_tracker(tracker)
 
 

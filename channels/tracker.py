@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any
 
@@ -19,10 +20,17 @@ from channels.doors import NotNow
 
 DELIVERY = "otn_delivery"  # in a bot event's metadata: which delivery said this
 
-_NEWEST = 20  # events of a kind: a turn that was saved a moment ago is among them
-
+_NEWEST = 10  # rows: those of the last turns, however much a turn held
 
 _Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lately:
+    """What the last turns of a conversation left: their message ids, and the slots that they set."""
+
+    message_ids: frozenset[str]
+    slots: dict[str, Any]
 
 
 class Conversation:
@@ -37,27 +45,25 @@ class Conversation:
         self._sql = innermost if isinstance(innermost, SQLTrackerStore) else None
         self._sender_id = sender_id
 
+    async def lately(self, slots: Sequence[str] = ()) -> Lately:
+        """What the last turns left. Of the slots, only those named, and only if one of these turns set them."""
+        rows = await self._newest(slots)
+        ids = {row.get("message_id") for row in rows if row["event"] == UserUttered.type_name}
+        # Newest first: the older value must not win.
+        values = {
+            row["name"]: row.get("value") for row in reversed(rows) if row["event"] == SlotSet.type_name
+        }
+        return Lately(message_ids=frozenset(filter(None, ids)), slots=values)
+
     async def had_turn(self, message_id: str) -> bool:
         """Whether a turn with this message id is anywhere in it."""
-        return _turn_in(await self._holding(UserUttered, _turn_hint(message_id)), message_id)
-
-    async def had_turn_lately(self, message_id: str) -> bool:
-        """Whether a turn with this message id is among the last ones in it."""
-        return _turn_in(await self._newest(UserUttered, _turn_hint(message_id)), message_id)
+        found = await self._holding(UserUttered.type_name, f'"message_id": {json.dumps(message_id)}')
+        return any(each.get("message_id") == message_id for each in found)
 
     async def tells_of(self, wire_id: str) -> bool:
         """Whether a delivery is noted in it."""
-        found = await self._holding(BotUttered, f'"{DELIVERY}": {json.dumps(wire_id)}')
+        found = await self._holding(BotUttered.type_name, f'"{DELIVERY}": {json.dumps(wire_id)}')
         return any((each.get("metadata") or {}).get(DELIVERY) == wire_id for each in found)
-
-    async def slots_set(self, names: Sequence[str]) -> list[str]:
-        """Which of these slots have a value; a slot that was reset with all others may be among them."""
-        found = []
-        for name in names:
-            newest = await self._holding(SlotSet, f'"name": {json.dumps(name)}', most=1)
-            if any(each.get("value") is not None for each in newest):
-                found.append(name)
-        return found
 
     async def forget(self) -> bool:
         """Delete it; False if this kind of tracker store can't. Hold the conversation's lock."""
@@ -69,44 +75,44 @@ class Conversation:
             session.commit()
         return True
 
-    async def _holding(self, kind: Any, hint: str, most: int | None = None) -> list[_Json]:
-        """The newest events of a kind whose JSON holds the hint, found by the database."""
-        return [json.loads(data) for data in await self._rows(kind.type_name, hint, most) if hint in data][
-            :most
-        ]
+    async def _newest(self, slots: Sequence[str]) -> list[_Json]:
+        """The newest user events, and those that set one of the slots, newest first."""
+        if self._sql is None:
+            wanted = [each for each in await self._events() if _is_turn_or_slot(each, slots)]
+            return wanted[-1 : -_NEWEST - 1 : -1]
+        event = self._sql.SQLEvent
+        kinds = event.type_name == UserUttered.type_name
+        if slots:
+            kinds |= (event.type_name == SlotSet.type_name) & event.action_name.in_(slots)
+        return self._select(kinds, _NEWEST)
 
-    async def _newest(self, kind: Any, hint: str) -> list[_Json]:
-        """Those that hold the hint among the newest events of a kind."""
-        return [json.loads(data) for data in await self._rows(kind.type_name, None, _NEWEST) if hint in data]
+    async def _holding(self, type_name: str, hint: str) -> list[_Json]:
+        """All events of a kind whose JSON holds the hint."""
+        if self._sql is None:
+            return [each for each in await self._events() if each["event"] == type_name]
+        event = self._sql.SQLEvent
+        return self._select((event.type_name == type_name) & event.data.contains(hint, autoescape=True), None)
 
-    async def _rows(self, type_name: str, hint: str | None, most: int | None) -> list[str]:
+    def _select(self, condition: Any, most: int | None) -> list[_Json]:
+        assert self._sql is not None  # noqa: S101 - asked only of an SQL store
+        event = self._sql.SQLEvent
         try:
-            if self._sql is None:
-                events = [each for each in await self._events() if each.type_name == type_name]
-                return [json.dumps(each.as_dict()) for each in reversed(events)]
-            return self._select(self._sql, type_name, hint, most)
-        except Exception as exc:  # each kind of store has errors of its own
+            with self._sql.session_scope() as session:
+                query = session.query(event.data).filter(event.sender_id == self._sender_id, condition)
+                return [json.loads(row.data) for row in query.order_by(event.id.desc()).limit(most)]
+        except Exception as exc:  # whatever the database has to say
             raise NotNow(f"the tracker store cannot be read: {type(exc).__name__}") from exc
 
-    def _select(self, store: Any, type_name: str, hint: str | None, most: int | None) -> list[str]:
-        event = store.SQLEvent
-        with store.session_scope() as session:
-            query = session.query(event.data).filter(
-                event.sender_id == self._sender_id, event.type_name == type_name
-            )
-            if hint is not None:
-                query = query.filter(event.data.contains(hint, autoescape=True))
-            return [row.data for row in query.order_by(event.id.desc()).limit(most)]
-
-    async def _events(self) -> list[Any]:
-        found = self._store.retrieve_full_tracker(self._sender_id)
-        tracker = await found if isawaitable(found) else found
-        return list(tracker.events) if tracker is not None else []
+    async def _events(self) -> list[_Json]:
+        try:
+            found = self._store.retrieve_full_tracker(self._sender_id)
+            tracker = await found if isawaitable(found) else found
+        except Exception as exc:  # each kind of store has errors of its own
+            raise NotNow(f"the tracker store cannot be read: {type(exc).__name__}") from exc
+        return [each.as_dict() for each in tracker.events] if tracker is not None else []
 
 
-def _turn_hint(message_id: str) -> str:
-    return f'"message_id": {json.dumps(message_id)}'
-
-
-def _turn_in(events: list[_Json], message_id: str) -> bool:
-    return any(each.get("message_id") == message_id for each in events)
+def _is_turn_or_slot(event: _Json, slots: Sequence[str]) -> bool:
+    return event["event"] == UserUttered.type_name or (
+        event["event"] == SlotSet.type_name and event["name"] in slots
+    )

@@ -16,7 +16,7 @@ from rasa.core.lock_store import LockError
 from channels import afterwards
 from channels.doors import Doors, NotNow
 from channels.output import NAME, MessengerOutput
-from channels.tracker import Conversation
+from channels.tracker import Conversation, Lately
 from channels.understanding import Sign, Words, metadata_of, understand
 from otn import asking, delivery
 from otn.errors import OtnError
@@ -56,15 +56,20 @@ class Turn:
         if said is None:
             return InboxState.IGNORED
         async with self._lock():
-            if not await self._had_turn(row, event):
+            lately = await self._conversation.lately(afterwards.DECISION_SLOTS)
+            if not await self._had_turn(row, event, lately):
                 async with self._typing():
-                    await self._handle(row.event_key, event, said)
+                    await self._handle(row.event_key, event, said, lately)
         return InboxState.DONE
 
     async def forget(self) -> bool:
         """Forget the person, who is marked; False if it has to be tried again later."""
         async with self._lock():
             return await afterwards.forget(self.doors, self.agent, self.person)
+
+    @property
+    def _conversation(self) -> Conversation:
+        return Conversation(self.agent.tracker_store, self.person.psid)
 
     async def _agreed(self, event: Event) -> Topic | None:
         """What an opt-in agrees to; None for anything else, and where the payload is not ours."""
@@ -73,22 +78,19 @@ class Turn:
             return None
         return await self.doors.read(lambda tx: topics.resolve(tx, named[0]))
 
-    async def _had_turn(self, row: InboxRow, event: Event) -> bool:
+    async def _had_turn(self, row: InboxRow, event: Event, lately: Lately) -> bool:
         # Whoever tried it before may have died between the tracker and the inbox; and after a week, when
         # the inbox has forgotten it, an event can come again: only then is it worth searching everything.
-        conversation = Conversation(self.agent.tracker_store, self.person.psid)
         if row.attempts or event.at < self.doors.now() - _SURELY_NEW:
-            return await conversation.had_turn(row.event_key)
-        return await conversation.had_turn_lately(row.event_key)
+            return await self._conversation.had_turn(row.event_key)
+        return row.event_key in lately.message_ids
 
-    async def _handle(self, key: str, event: Event, said: Words | Sign) -> None:
+    async def _handle(self, key: str, event: Event, said: Words | Sign, lately: Lately) -> None:
         output = MessengerOutput(
             self.doors,
             person=self.person,
             turn_key=hashlib.sha256(f"{self.person.page_id}:{key}".encode()).hexdigest(),
         )
-        metadata = metadata_of(event)
-        await afterwards.prepare(self.doors, self.agent, self.person, output, metadata)
         message = UserMessage(
             text=said.text if isinstance(said, Words) else None,
             output_channel=output,
@@ -96,8 +98,9 @@ class Turn:
             parse_data=await self._parse_data(said),
             input_channel=NAME,
             message_id=key,
-            metadata=metadata,
+            metadata=metadata_of(event),
         )
+        await afterwards.prepare(self.doors, self.agent, self.person, message, lately)
         await self.agent.processor.handle_message(message)
         await self._ensure_saved(key)
 
@@ -112,10 +115,10 @@ class Turn:
 
     async def _ensure_saved(self, key: str) -> None:
         try:
-            saved = await Conversation(self.agent.tracker_store, self.person.psid).had_turn_lately(key)
+            lately = await self._conversation.lately()
         except NotNow as exc:
             raise NotSaved("nobody can tell whether the tracker store kept the turn") from exc
-        if not saved:
+        if key not in lately.message_ids:
             raise NotSaved("the tracker store did not keep the turn")
 
     @asynccontextmanager

@@ -33,7 +33,7 @@ from rasa.core.agent import Agent
 from rasa.core.channels.channel import register
 from rasa.core.policies.policy import PolicyPrediction
 from rasa.core.processor import MessageProcessor
-from rasa.core.tracker_store import SQLTrackerStore
+from rasa.core.tracker_store import InMemoryTrackerStore, SQLTrackerStore
 from rasa.shared.core.domain import Domain
 from rasa.shared.core.training_data.story_reader.yaml_story_reader import YAMLStoryReader
 from rasa.shared.data import TrainingType
@@ -263,10 +263,16 @@ def settings_for(folder: Path, graph_url: str, **more: Any) -> Settings:
     return Settings(**{**values, **more})
 
 
-def make_agent(folder: Path, bot: Bot) -> Agent:
+def make_agent(folder: Path, bot: Bot, trackers: str = "sql") -> Agent:
     """Rasa's agent over a tracker store in a file; another one over the same file is another process's."""
     domain = Domain.from_yaml(DOMAIN)
-    agent = Agent(domain=domain, tracker_store=SQLTrackerStore(domain, db=str(folder / "tracker.db")))
+    in_file = trackers == "sql"
+    agent = Agent(
+        domain=domain,
+        tracker_store=SQLTrackerStore(domain, db=str(folder / "tracker.db"))
+        if in_file
+        else InMemoryTrackerStore(domain),
+    )
     agent.processor = ScriptedProcessor(
         bot, domain, tracker_store=agent.tracker_store, lock_store=agent.lock_store, generator=agent.nlg
     )
@@ -275,7 +281,12 @@ def make_agent(folder: Path, bot: Bot) -> Agent:
 
 @asynccontextmanager
 async def on_air(
-    folder: Path, *, pace: Pace = HAND_PACE, graph: Running | None = None, **settings: Any
+    folder: Path,
+    *,
+    pace: Pace = HAND_PACE,
+    graph: Running | None = None,
+    trackers: str = "sql",
+    **settings: Any,
 ) -> AsyncIterator[OnAir]:
     """Serve the channel on a free port until the block ends; the same folder again is a restart."""
     with socket.socket() as listening:
@@ -284,7 +295,7 @@ async def on_air(
         async with _graph(graph, url) as simulated, aiohttp.ClientSession() as session:
             app = compose(settings_for(folder, simulated.url, **settings))
             bot, channel = Bot(), MessengerInput(app, pace)
-            agent = make_agent(folder, bot)
+            agent = make_agent(folder, bot, trackers)
             async with _serving(channel, agent, listening):
                 yield OnAir(
                     url=url,

@@ -421,6 +421,23 @@ async def test_a_goodbye_before_a_crash_is_still_a_goodbye(
     assert (await kept_about(air))["erased"]
 
 
+async def test_a_tracker_store_that_cannot_forget_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with on_air(tmp_path, trackers="in memory") as air:
+        air.person()
+        air.topic()
+        assert await hears(air, "hi") == ["hi"]
+        await trigger(air, follow_up())
+        air.change("UPDATE delivery SET noted_at = NULL")  # as if the worker had sent it
+        assert await hears(air, "hi again") == ["hi again"]
+        said = [each.text for each in await air.events("7007") if each.type_name == "bot"]
+        assert said.count("It is back!") == 2, "once said in the conversation, once noted"
+        assert await hears(air, {"text": "Goodbye!", "otn_forget": True}) == ["Goodbye!"]
+        assert air.rows("contact", "erased_at") != [None]
+    assert "is not in an SQL tracker store: delete it there yourself" in caplog.text
+
+
 # --- typing ---
 
 

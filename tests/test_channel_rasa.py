@@ -24,7 +24,7 @@ from otn.dev.up import SECRETS, environment_of
 pytestmark = pytest.mark.rasa
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 90.0  # seconds; Rasa starts in twelve on a machine that has nothing else to do
+PATIENCE = 240.0  # seconds; Rasa starts in twelve on a machine that has nothing else to do
 RASA = str(Path(sys.executable).parent / "rasa")
 
 
