@@ -23,7 +23,7 @@ from otn.errors import OtnError
 from otn.events import Event, EventKind
 from otn.graph.protocol import build_sender_action
 from otn.intake import INBOX_KEPT, reread
-from otn.models import Contact, InboxState, Topic
+from otn.models import Contact, Topic
 from otn.policy import Allow
 from otn.store import topics
 from otn.store.inbox import InboxRow
@@ -45,8 +45,8 @@ class Turn:
     person: Contact
     typing_after: float
 
-    async def run(self, row: InboxRow) -> InboxState:
-        """Run the turn unless it ran before; `done`, or `ignored` if this bot has no word for the event.
+    async def run(self, row: InboxRow) -> bool:
+        """Run the turn unless it ran before; False if this bot has no word for the event.
 
         Raises NotNow or StoreUnavailable while nothing was said yet; whatever else it raises is the turn's
         own trouble, after which it may run again.
@@ -54,13 +54,13 @@ class Turn:
         event = reread(self.doors.vault, row)
         said = understand(event, self.agent.domain, await self._agreed(event))
         if said is None:
-            return InboxState.IGNORED
+            return False
         async with self._lock():
             lately = await self._conversation.lately(afterwards.DECISION_SLOTS)
             if not await self._had_turn(row, event, lately):
                 async with self._typing():
                     await self._handle(row.event_key, event, said, lately)
-        return InboxState.DONE
+        return True
 
     async def forget(self) -> bool:
         """Forget the person, who is marked; False if it has to be tried again later."""

@@ -25,6 +25,7 @@ from otn.store.inbox import MAX_ATTEMPTS, InboxRow
 
 logger = logging.getLogger(__name__)
 
+NO_WORD = "the domain has no intent for this event"
 MOST_WAITING = 10_000  # contact ids in memory; the sweep finds whoever did not fit
 
 
@@ -203,7 +204,9 @@ class Turns:
     async def _run(self, turn: Turn, row: InboxRow) -> _Ended | None:
         contact_id = turn.person.id
         try:
-            return _Ended(row=row, state=await turn.run(row))
+            understood = await turn.run(row)
+            state = InboxState.DONE if understood else InboxState.IGNORED
+            return _Ended(row=row, state=state, error=None if understood else NO_WORD)
         except (NotNow, StoreUnavailable):
             # Nothing was said, and the event is not to blame: this was no attempt.
             await self._doors.write(lambda tx: inbox.put_back(tx, row, contact_id, self._owner))
@@ -244,6 +247,8 @@ class Turns:
                 if reachable:
                     logger.error("messenger: conversations wait: %s", exc)
                 reachable = False
+            except Exception as exc:  # noqa: BLE001 - who looks after conversations must not end
+                logger.error("messenger: looking after conversations failed: %s", fault(exc))
             await asyncio.sleep(seconds)
 
 

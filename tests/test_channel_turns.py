@@ -18,6 +18,7 @@ from otn.delivery import Order
 from otn.graph.protocol import Sent
 from otn.models import Attempt, Origin
 from otn.store import contacts
+from simulator.journal import Filter
 
 
 @pytest.fixture
@@ -158,6 +159,24 @@ async def test_one_person_is_answered_in_order_while_others_are_answered_at_once
     await air.quiet()
     assert most == HAND_PACE.turns_at_once
     assert all(air.heard(psid) == ["word 0", "word 1", "word 2"] for psid in people)
+
+
+async def test_a_silent_graph_holds_up_one_person_only(tmp_path: Path) -> None:
+    async with on_air(tmp_path, pace=replace(HAND_PACE, drain=0.01)) as air:
+        for psid in ("7007", "7008"):
+            air.person(psid)
+        air.simulated.world.faults.add({"kind": "no_answer", "match": {"psid": "7007"}, "seconds": 60})
+        air.bot.say("hi")
+        assert (await air.deliver(message("7007", "hello"), message("7008", "hello"))).status == 200
+        await air.simulated.world.journal.wait(Filter(kinds=frozenset({"delivered"}), psid="7008"), 10)
+        assert air.heard("7008") == ["hi"]
+        assert (await air.deliver(message("7007", "are you there?"))).status == 200
+        waiting = [
+            row
+            for row in air.rows("inbound_event", "contact_id", "kind", "state")
+            if row == (1, "message", "new")
+        ]
+        assert len(waiting) == 2
 
 
 async def test_events_that_arrive_in_disorder_are_taken_in_their_own_order(air: OnAir) -> None:
