@@ -1,6 +1,6 @@
 # Everything that a person types here. `make` alone explains.
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint lock clean
+.PHONY: help setup run demo test pictures lint lock clean
 
 # Any Python 3.8 or newer with venv can make the environment; the one in it is 3.10.
 PYTHON ?= python3
@@ -36,6 +36,10 @@ run: setup ## Start everything in the Procfile and stay in the foreground; Ctrl-
 demo: $(ENVIRONMENT) ## Play the whole path by script, from the first message to a refused second send
 	@$(BIN)/python -m otn.dev.train
 	@$(BIN)/python -m otn.dev.demo
+
+pictures: $(ENVIRONMENT) ## Make the pictures in docs/images anew, in a headless Chromium
+	@$(BIN)/python -m otn.dev.browser
+	@PYTHONPATH=. $(BIN)/python tests/screenshots.py
 
 lint: $(ENVIRONMENT) ## Check style, formatting and types
 	@$(BIN)/ruff check --quiet .

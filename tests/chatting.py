@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,10 +79,14 @@ class Chat:
 
 @asynccontextmanager
 async def open_chat(
-    browser: Browser, *, webhook_url: str | None = None, **context: Any
+    browser: Browser,
+    *,
+    webhook_url: str | None = None,
+    wall: Callable[[], float] = time.time,
+    **context: Any,
 ) -> AsyncIterator[Chat]:
     """A fresh simulator and the page before it; `context` is Playwright's: viewport, color_scheme, …"""
-    async with open_shop() as (shop, url), running(made_up_config(webhook_url or url)) as (base, world):
+    async with open_shop() as (shop, url), running(made_up_config(webhook_url or url), wall) as (base, world):
         shop.graph = base
         opened = await browser.new_context(**{"viewport": WIDE, **context})
         page = await opened.new_page()

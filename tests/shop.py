@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -44,9 +45,7 @@ def cards(origin: str) -> Json:
         },
         {"title": "Wool scarf", "subtitle": "No picture of it yet", "buttons": [more]},
     ]
-    return {
-        "attachment": {"type": "template", "payload": {"template_type": "generic", "elements": elements}}
-    }
+    return {"attachment": {"type": "template", "payload": {"template_type": "generic", "elements": elements}}}
 
 
 def picture(url: str) -> Json:
@@ -69,16 +68,22 @@ class Shop:
         self.seen: list[Json] = []
         self.token = ""
         self._session = session
+        self._events: asyncio.Queue[Json] = asyncio.Queue()
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Take a webhook, and answer every event of it."""
+        """Take a webhook; the answers follow."""
         body = json.loads(await request.read())
         if self.status == 200:
             for entry in body["entry"]:
                 for event in entry.get("messaging", []):
                     self.seen.append(event)
-                    await self._answer(event)
+                    self._events.put_nowait(event)
         return web.Response(status=self.status)
+
+    async def converse(self) -> None:
+        """Answer one event after the other, for ever."""
+        while True:
+            await self._answer(await self._events.get())
 
     async def send(self, recipient: Json, message: Json, **more: Any) -> Json:
         """Call the Send API; the answer's JSON."""
@@ -139,7 +144,9 @@ async def open_shop() -> AsyncIterator[tuple[Shop, str]]:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
+        conversing = asyncio.create_task(shop.converse())
         try:
             yield shop, f"http://127.0.0.1:{runner.addresses[0][1]}/webhook"
         finally:
+            conversing.cancel()
             await runner.cleanup()

@@ -14,7 +14,8 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from shop import FOLLOW_UP, HTML
 
 from otn.dev import browser as chromium
-from simulator.testing import PAGE_TOKEN
+from simulator.server import WORLD, create_app, start
+from simulator.testing import PAGE_TOKEN, made_up_config
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -103,7 +104,7 @@ async def test_notify_me_can_be_tapped_once(chat: Chat) -> None:
     await card.get_by_role("button", name="Notify Me").dblclick()
 
     await chat.hear("I will write once")
-    button = card.get_by_role("button", name="You agreed to one message")
+    button = card.get_by_role("button", name="You will be notified")
     await expect(button).to_be_disabled()
     await expect(chat.page.locator("#window")).to_contain_text("1 permission for one message")
     await expect(chat.wire("opt-in by Notify Me")).to_contain_text("payload otn:restock-canvas-backpack")
@@ -393,6 +394,23 @@ async def test_a_bot_that_is_not_running_is_named_in_words(browser: Browser) -> 
         await expect(chat.page.locator("#bot-trouble")).to_contain_text("Is it running?")
 
 
+async def test_a_simulator_that_was_started_again_is_found_again(browser: Browser) -> None:
+    runner, url = await start(create_app(made_up_config()), 0)
+    page = await browser.new_page()
+    await page.goto(url)
+    await expect(page.get_by_text("You are Ada", exact=True)).to_be_visible()
+    await runner.cleanup()
+    await expect(page.get_by_text("The simulator does not answer")).to_be_visible()
+
+    app = create_app(made_up_config())
+    runner, _ = await start(app, int(url.rpartition(":")[2]))
+    app[WORLD].add_person({"first_name": "Zoe"})
+    await expect(page.get_by_text("You are Zoe", exact=True)).to_be_visible()
+    await expect(page.get_by_text("The simulator does not answer")).to_be_hidden()
+    await page.context.close()
+    await runner.cleanup()
+
+
 async def test_a_person_who_blocked_the_page_can_do_nothing_there(chat: Chat) -> None:
     page = chat.page
     await chat.write("hi")
@@ -459,8 +477,8 @@ async def test_a_thousand_messages_are_no_burden(chat: Chat) -> None:
     page = chat.page
     await chat.write("hi")
     chat.world.settings = chat.world.settings.changed({"calls_per_second": 0})
-    for start in range(0, 1000, 25):
-        texts = [f"message {number}" for number in range(start, start + 25)]
+    for first in range(0, 1000, 25):
+        texts = [f"message {number}" for number in range(first, first + 25)]
         await asyncio.gather(*[chat.shop.send({"id": chat.psid}, {"text": text}) for text in texts])
     await chat.shop.send({"id": chat.psid}, {"text": "that was all"})
     await chat.hear("that was all")
@@ -501,7 +519,7 @@ async def test_everything_can_be_done_with_the_keyboard(chat: Chat) -> None:
     await _tab_to(page, "Notify Me", back=True)
     await page.keyboard.press("Enter")
     await chat.hear("I will write once")
-    await expect(page.get_by_role("button", name="You agreed to one message")).to_be_focused()
+    await expect(page.get_by_role("button", name="You will be notified")).to_be_focused()
 
     await _tab_to(page, "React", back=True)
     await page.keyboard.press("Enter")
