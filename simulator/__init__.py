@@ -14,5 +14,5 @@ ECHO    …/webhooks/webhook-events/message-echoes
 
 Reading order: `config` and `clock`; the state (`people`, `world`); what a person can do (`acts`); what a Page may
 send (`call`, `content`, `law`, `sending`); the two doors (`graph` for the bot, `control` for tests and people);
-what goes to the bot (`events`, `outbox`); `journal`.
+what goes to the bot (`events`, `outbox`); `journal`; the page for people (`chat`, `stream`, and `page/main.js`).
 """

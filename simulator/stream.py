@@ -24,6 +24,9 @@ CHUNK = 500
 # Between two signs of life; a reader who has left is noticed by them.
 HEARTBEAT_SECONDS = 15.0
 
+# How soon a browser that lost the connection tries again.
+RETRY_MILLISECONDS = 1000
+
 
 class Stream:
     """Serves any number of readers, each from a place of its own."""
@@ -45,6 +48,7 @@ class Stream:
         )
         await response.prepare(request)
         try:
+            await response.write(f"retry: {RETRY_MILLISECONDS}\n".encode())
             await response.write(_event("hello", {**self._hello(), "resumed": resumed}))
             await self._tell(response, after)
         except ConnectionResetError:

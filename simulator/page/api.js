@@ -10,7 +10,7 @@ export async function call(method, path, body) {
   try {
     answer = await fetch(`/simulator${path}`, options);
   } catch {
-    throw new Problem("The simulator does not answer. Is `make run` still up?");
+    throw new Problem("The simulator does not answer. Is make run still up?");
   }
   const told = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Problem(told.error ?? `The simulator answered ${answer.status}.`);

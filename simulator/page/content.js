@@ -34,7 +34,7 @@ function attachmentOf(item, attachment, act) {
 function request(item, payload, act) {
   const button = h("button", { type: "button", class: "wide-button", onclick: (event) => act.notifyMe(item, event.currentTarget) }, BUTTON);
   if (item.tapped) {
-    button.textContent = "✓ You agreed to one message";
+    button.textContent = "✓ You will be notified";
     button.setAttribute("aria-disabled", "true");
   }
   return h("div", { class: "card request", role: "group", "aria-label": `${HEADING}: ${payload.title}` },

@@ -9,6 +9,7 @@ import { nameOf } from "./people.js";
 import { requestOf } from "./thread.js";
 
 const FIRST_WORDS = ["do you have the canvas backpack?", "what’s new?", "what am I signed up for?"];
+const ANSWER = "yes please";
 const HIDDEN = "guide-hidden";
 
 export function start(model, store) {
@@ -49,6 +50,7 @@ function drawGuide(model, store) {
     h("p", {}, tip.text),
     tip.code ? h("p", { class: "code-line" }, h("code", { tabindex: "0" }, tip.code), copyButton(tip.code)) : null,
     tip.skip ? h("button", { type: "button", onclick: (event) => during(event.currentTarget, () => skipADay(store)) }, "Skip 25 hours") : null,
+    tip.reply ? h("p", {}, "Or answer, which opens the window again: ", replyButton(model, tip.reply)) : null,
     h("button", { type: "button", class: "icon-button close", "aria-label": "Hide these tips", onclick: hide }, "×"),
   ].filter(Boolean));
 }
@@ -61,15 +63,19 @@ function next(model) {
   const open = person.window_until > model.now();
   if (!agreed) return null;
   const code = command(person, requestOf(agreed.content).payload);
-  if (open && person.permissions) return { text: "Agreed to one message later. While the window is open the Page may write without it, so let the window close:", skip: true };
+  if (open && person.permissions) return { text: "You agreed to one message. While the window is open the Page needs no permission, so let it close:", skip: true };
   if (open) return null;
   if (person.permissions) return { text: "The window is closed, but the permission pays for one message. In a second terminal:", code };
-  return { text: "The permission is used. The same command is refused now, before anything is sent:", code };
+  return { text: "The permission is used. The same command is refused now, before anything is sent:", code, reply: ANSWER };
 }
 
 function command(person, payload) {
   const topic = /^otn:([a-z0-9][a-z0-9_-]*)/.exec(payload)?.[1] ?? "TOPIC";
   return `.venv/bin/otn send ${person.psid} --topic ${topic} --text "It is back!"`;
+}
+
+function replyButton(model, words) {
+  return h("button", { type: "button", onclick: () => write(model, byId("message"), words) }, words);
 }
 
 function copyButton(text) {

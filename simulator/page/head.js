@@ -30,9 +30,9 @@ function draw(model) {
 function windowInWords(model, person, page) {
   const left = (person.window_until ?? 0) - model.now();
   if (left > 0) return `Window open, closes in ${span(left)}${permissionsInWords(person)}`;
-  if (person.permissions) return `Window closed since ${moment(person.window_until, "day")}${permissionsInWords(person)}`;
+  if (person.permissions) return `Window closed since ${moment(person.window_until, "short")}${permissionsInWords(person)}`;
   if (!person.window_until) return `Window closed: ${page.name} may not write before ${nameOf(person)} does`;
-  return `Window closed since ${moment(person.window_until, "day")}: ${page.name} may not write`;
+  return `Window closed since ${moment(person.window_until, "short")}: ${page.name} may not write`;
 }
 
 function permissionsInWords(person) {

@@ -22,9 +22,6 @@ export function start() {
   panel.append(...REACTIONS.map(([name, emoji]) => h("button", { type: "button", role: "menuitemradio", "aria-label": name, "data-emoji": emoji,
     onclick: (event) => choose(panel, event.currentTarget, { reaction: name, emoji }) }, emoji)));
   panel.addEventListener("keydown", (event) => step(panel, event));
-  panel.addEventListener("toggle", (event) => {
-    if (event.newState === "open") panel.querySelector("button").focus();
-  });
 }
 
 /** Offers the reactions to a message beside its button; the one that is there is taken back by choosing it again. */
@@ -35,6 +32,7 @@ export function offer(button, item, react) {
   for (const option of panel.children) option.setAttribute("aria-checked", String(item.reactions.includes(option.dataset.emoji)));
   panel.showPopover();
   anchor(panel, button);
+  panel.firstElementChild.focus();
 }
 
 function choose(panel, option, wish) {

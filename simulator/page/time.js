@@ -7,6 +7,7 @@ const DAY = 24 * HOUR;
 const format = (options) => new Intl.DateTimeFormat("en-GB", options);
 const FORMATS = {
   clock: format({ weekday: "short", day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" }),
+  short: format({ weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" }),
   day: format({ weekday: "long", day: "numeric", month: "long", hour: "2-digit", minute: "2-digit" }),
   minute: format({ hour: "2-digit", minute: "2-digit" }),
   second: format({ hour: "2-digit", minute: "2-digit", second: "2-digit" }),
