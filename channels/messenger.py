@@ -98,12 +98,12 @@ class MessengerInput(InputChannel):  # type: ignore[misc] # Rasa ships no types
         blueprint.add_route(health, "/", methods=["GET"])
         blueprint.add_route(handshake, "/webhook", methods=["GET"])
         blueprint.add_route(webhook, "/webhook", methods=["POST"], stream=True)
-        blueprint.listener("before_server_start")(open_line)  # in the server's own process
-        blueprint.listener("after_server_start")(start)  # Rasa has loaded its model
+        # In the server's own process; once Rasa has loaded its model; before its tasks are cancelled; when the
+        # last connection is closed, since webhooks are taken until then.
+        blueprint.listener("before_server_start")(open_line)
+        blueprint.listener("after_server_start")(start)
         blueprint.listener("before_server_stop")(drain)
-        blueprint.listener("after_server_stop")(
-            close
-        )  # webhooks are taken until the last connection is closed
+        blueprint.listener("after_server_stop")(close)
         return blueprint
 
     def get_output_channel(self) -> MessengerOutput | None:

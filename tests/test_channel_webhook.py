@@ -228,6 +228,10 @@ async def test_an_event_that_the_database_cannot_take_is_kept_as_broken(
     assert air.heard("7002") == ["ok"]
     assert not any("what a person wrote" in (error or "") for error in air.rows("inbound_event", "error"))
 
+    assert (await air.deliver(opt_in("7001", "token-1"))).status == 200
+    kept = [raw for kind, raw in air.rows("inbound_event", "kind", "raw") if kind == "optin_otn"]
+    assert b'"one_time_notif_token": "token-1"' in air.app.require_vault().open(kept[0])
+
 
 async def test_with_a_token_only_graph_says_whose_it_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
