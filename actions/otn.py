@@ -24,6 +24,7 @@ from rasa_sdk.executor import CollectingDispatcher
 from otn import asking, delivery
 from otn.app import ACTION_SERVER, App, open_app
 from otn.asking import Agreement, AskDecision
+from otn.models import split_sender_id
 from otn.policy import Allow, Reason
 from otn.store import topics
 
@@ -110,9 +111,7 @@ class ActionRequestOtn(OtnAction):
             return AskDecision(word=Reason.UNKNOWN_TOPIC.value, sentence="The slot otn_topic is not set.")
         app = self._app()
         with app.store.read() as tx:
-            decision = asking.decide(
-                tx, psid=tracker.sender_id, topic=topic, now=app.clock(), page_id=_page_id(tracker)
-            )
+            decision = asking.decide(tx, topic=topic, now=app.clock(), **_person(tracker))
         logger.info("%s: topic %s: %s", self.action_name, topic, decision.word)
         return decision
 
@@ -154,9 +153,7 @@ class ActionSendOtnFollowUp(OtnAction):
         app = self._app()
         with app.store.read() as tx:
             found = topics.resolve(tx, topic)
-            decision = delivery.decide(
-                tx, psid=tracker.sender_id, topic=topic, now=app.clock(), page_id=_page_id(tracker)
-            )
+            decision = delivery.decide(tx, topic=topic, now=app.clock(), **_person(tracker))
         kind = found.kind if found else None
         if isinstance(decision, Allow):
             return ALLOWED, kind
@@ -186,7 +183,7 @@ class ActionOtnStatus(OtnAction):
     def _agreements(self, tracker: Tracker) -> list[Agreement]:
         app = self._app()
         with app.store.read() as tx:
-            return asking.agreements(tx, psid=tracker.sender_id, now=app.clock(), page_id=_page_id(tracker))
+            return asking.agreements(tx, now=app.clock(), **_person(tracker))
 
 
 class ActionForgetMe(OtnAction):
@@ -255,6 +252,12 @@ def _utter(dispatcher: CollectingDispatcher, domain: Domain, *names: str, **extr
 def _entity(tracker: Tracker, name: str) -> str | None:
     value = next(tracker.get_latest_entity_values(name), None)
     return value if isinstance(value, str) and value else None
+
+
+def _person(tracker: Tracker) -> dict[str, Any]:
+    """Whose conversation this is: `psid` and `page_id`."""
+    psid, page_id = split_sender_id(tracker.sender_id)
+    return {"psid": psid, "page_id": page_id or _page_id(tracker)}
 
 
 def _page_id(tracker: Tracker) -> str | None:

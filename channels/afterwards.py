@@ -33,7 +33,7 @@ async def prepare(doors: Doors, agent: Any, person: Contact, message: UserMessag
     Raises NotNow if what was noted is not really saved; it is noted again, once, next time.
     """
     sent = await doors.read(lambda tx: _unnoted(tx, person))
-    conversation = Conversation(agent.tracker_store, person.psid)
+    conversation = Conversation(agent.tracker_store, message.sender_id)
     missing = [each for each in sent if not await conversation.tells_of(each[0].wire_id)]
     decided = [name for name in DECISION_SLOTS if lately.slots.get(name) is not None]
     if missing or decided:
@@ -46,9 +46,9 @@ async def prepare(doors: Doors, agent: Any, person: Contact, message: UserMessag
         await doors.write(lambda tx: deliveries.note(tx, ids, doors.now()))
 
 
-async def forget(doors: Doors, agent: Any, person: Contact) -> bool:
+async def forget(doors: Doors, conversation: Conversation, person: Contact) -> bool:
     """Delete the conversation and everything kept about a person who is marked; False: try again later."""
-    if not await Conversation(agent.tracker_store, person.psid).forget():
+    if not await conversation.forget():
         logger.warning(
             "messenger: the tracker of contact %s is not in an SQL tracker store: delete it there yourself",
             person.id,

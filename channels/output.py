@@ -23,7 +23,7 @@ from otn import asking, delivery, messages, privacy
 from otn.delivery import Order
 from otn.errors import NotFound, OtnError, SendError
 from otn.graph.protocol import with_metadata
-from otn.models import AskAttempt, Attempt, Contact, Delivery, DeliveryState, Origin
+from otn.models import AskAttempt, Attempt, Contact, Delivery, DeliveryState, Origin, split_sender_id
 from otn.policy import Deny, Reason
 from otn.store import Tx, contacts
 
@@ -95,10 +95,12 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
         """Send a message in Messenger's own JSON."""
         await self.send_response(recipient_id, {"custom": json_message, **kwargs})
 
-    async def _respond(self, psid: str, response: _Json) -> None:
-        person = await self._person(psid)
+    async def _respond(self, sender_id: str, response: _Json) -> None:
+        person = await self._person(sender_id)
         if person is None:
-            logger.warning("messenger: nothing is sent to %s: nobody, or somebody on several pages", psid)
+            logger.warning(
+                "messenger: nothing is sent to %s: nobody, or somebody on several pages", sender_id
+            )
             return
         self._doors.app.graph_config(
             person.page_id
@@ -112,11 +114,13 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
         if request := response.get("otn_request"):
             await self._ask(person, _object(request))
 
-    async def _person(self, psid: str) -> Contact | None:
-        if self._partner is not None and self._partner.psid == psid:
-            return self._partner
+    async def _person(self, sender_id: str) -> Contact | None:
+        psid, page_id = split_sender_id(sender_id)
+        partner = self._partner
+        if partner is not None and partner.psid == psid and page_id in (None, partner.page_id):
+            return partner
         try:
-            return await self._doors.read(lambda tx: contacts.by_psid(tx, psid))
+            return await self._doors.read(lambda tx: contacts.by_psid(tx, psid, page_id))
         except NotFound:  # on several pages, and nobody said which
             return None
 

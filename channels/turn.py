@@ -38,11 +38,12 @@ class NotSaved(OtnError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A person's turn, to be run by an agent of Rasa's that is ready."""
+    """A person's turn, to be run by an agent of Rasa's that is ready. `sender_id` names the conversation there."""
 
     doors: Doors
     agent: Any
     person: Contact
+    sender_id: str
     typing_after: float
 
     async def run(self, row: InboxRow) -> bool:
@@ -65,11 +66,11 @@ class Turn:
     async def forget(self) -> bool:
         """Forget the person, who is marked; False if it has to be tried again later."""
         async with self._lock():
-            return await afterwards.forget(self.doors, self.agent, self.person)
+            return await afterwards.forget(self.doors, self._conversation, self.person)
 
     @property
     def _conversation(self) -> Conversation:
-        return Conversation(self.agent.tracker_store, self.person.psid)
+        return Conversation(self.agent.tracker_store, self.sender_id)
 
     async def _agreed(self, event: Event) -> Topic | None:
         """What an opt-in agrees to; None for anything else, and where the payload is not ours."""
@@ -94,7 +95,7 @@ class Turn:
         message = UserMessage(
             text=said.text if isinstance(said, Words) else None,
             output_channel=output,
-            sender_id=self.person.psid,
+            sender_id=self.sender_id,
             parse_data=await self._parse_data(said),
             input_channel=NAME,
             message_id=key,
@@ -125,7 +126,7 @@ class Turn:
     async def _lock(self) -> AsyncIterator[None]:
         """Rasa's own lock on the conversation: `trigger_intent` and the HTTP API take it too."""
         try:
-            async with self.agent.lock_store.lock(self.person.psid):
+            async with self.agent.lock_store.lock(self.sender_id):
                 yield
         except LockError as exc:
             raise NotNow("the conversation is locked") from exc

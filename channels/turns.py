@@ -50,6 +50,7 @@ class _Step:
     """What to do for a person now: an event's turn, or, without a row, to forget them."""
 
     person: Contact
+    sender_id: str
     row: InboxRow | None
 
 
@@ -184,17 +185,25 @@ class Turns:
             contacts.give_turn_back(tx, contact_id, self._owner)
             return None
         person = contacts.get(tx, contact_id)
-        if person.erase_requested_at is not None:
+        row = None
+        if person.erase_requested_at is None:
+            row = inbox.claim(tx, contact_id, self._owner, self._pace.lease, now)
+            taken = row is not None
+        else:
             taken = contacts.take_turn(tx, contact_id, self._owner, self._pace.lease)
-            return _Step(person=person, row=None) if taken else None
-        row = inbox.claim(tx, contact_id, self._owner, self._pace.lease, now)
-        return _Step(person=person, row=row) if row else None
+        return _Step(person=person, sender_id=contacts.sender_id(tx, person), row=row) if taken else None
 
     async def _take(self, step: _Step) -> _Ended | None:
         agent = self._ready_agent()
         if agent is None:
             raise NotNow("Rasa has no model")
-        turn = Turn(doors=self._doors, agent=agent, person=step.person, typing_after=self._pace.typing_after)
+        turn = Turn(
+            doors=self._doors,
+            agent=agent,
+            person=step.person,
+            sender_id=step.sender_id,
+            typing_after=self._pace.typing_after,
+        )
         if step.row is not None:
             return await self._run(turn, step.row)
         if not await turn.forget():

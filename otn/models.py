@@ -12,6 +12,17 @@ TOPIC_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 FAMILY_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,62}-\*")
 
 
+def sender_id_on_page(psid: str, page_id: str) -> str:
+    """Rasa's name for the conversation of somebody whose psid another page knows too."""
+    return f"{psid}@{page_id}"
+
+
+def split_sender_id(sender_id: str) -> tuple[str, str | None]:
+    """Psid and page of Rasa's name for a conversation; no page where the name is the psid alone."""
+    psid, _, page_id = sender_id.partition("@")
+    return psid, page_id or None
+
+
 class TokenState(str, Enum):
     """Where an OTN token stands. *Expired* is computed from `expires_at`, never stored."""
 

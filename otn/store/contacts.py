@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from otn.errors import NotFound
 from otn.events import WindowOpening
-from otn.models import Contact
+from otn.models import Contact, sender_id_on_page
 from otn.store.engine import Tx, db_epoch, insert_if_new
 from otn.store.schema import contact
 
@@ -19,6 +19,10 @@ _COLUMNS = tuple(contact.c[name] for name in Contact.__dataclass_fields__)
 _ON_PAGE = sa.select(*_COLUMNS).where(
     contact.c.page_id == sa.bindparam("page"), contact.c.psid == sa.bindparam("person")
 )
+_ON_ANY_PAGE = (
+    sa.select(*_COLUMNS).where(contact.c.psid == sa.bindparam("person")).order_by(contact.c.page_id)
+)
+_FIRST_WITH_PSID = sa.select(sa.func.min(contact.c.id)).where(contact.c.psid == sa.bindparam("person"))
 _BY_ID = sa.select(*_COLUMNS).where(contact.c.id == sa.bindparam("contact"))
 _LOCKED = _BY_ID.with_for_update()
 _LATER_WINDOW = (
@@ -67,15 +71,24 @@ def lock(tx: Tx, contact_id: int) -> Contact:
 def by_psid(tx: Tx, psid: str, page_id: str | None = None) -> Contact | None:
     """The person with this psid, on the named page or on the only page that knows them.
 
-    Raises NotFound if several pages know this psid and none was named.
+    Raises NotFound, with their ids, if several pages know this psid and none was named.
     """
-    query = sa.select(*_COLUMNS).where(contact.c.psid == psid)
     if page_id is not None:
-        query = query.where(contact.c.page_id == page_id)
-    rows = tx.execute(query.limit(2)).all()
+        return find(tx, page_id, psid)
+    rows = tx.execute(_ON_ANY_PAGE, {"person": psid}).all()
     if len(rows) > 1:
-        raise NotFound(f"psid {psid} is known on several pages; name one with --page")
+        known = ", ".join(row.page_id for row in rows)
+        raise NotFound(f"psid {psid} is known on several pages ({known}); name one with --page")
     return Contact(**rows[0]._mapping) if rows else None
+
+
+def sender_id(tx: Tx, person: Contact) -> str:
+    """Rasa's name for this person's conversation: the psid, unless another page knew that psid first.
+
+    Psids are page-scoped, so that this should not happen; if it does, these are two people.
+    """
+    first = tx.execute(_FIRST_WITH_PSID, {"person": person.psid}).scalar_one()
+    return person.psid if first == person.id else sender_id_on_page(person.psid, person.page_id)
 
 
 def every(tx: Tx, *, page_id: str | None = None, after: int = 0, limit: int = 100) -> list[Contact]:
