@@ -33,8 +33,14 @@ class App:
         return self.vault
 
     def graph_config(self, page_id: str | None) -> GraphConfig:
-        """How to call Graph for a page. Raises ConfigError if the page's token is not configured."""
-        for page in self.settings.pages:
+        """How to call Graph for a page. Raises ConfigError if the page's token is not configured.
+
+        None: for the only page there is; where several are, nobody may guess.
+        """
+        pages = self.settings.pages
+        if page_id is None and len(pages) > 1:
+            raise ConfigError(["several Pages are configured (credentials.yml: pages): name one"])
+        for page in pages:
             if page.page_id in (None, page_id) or page_id is None:
                 return GraphConfig(
                     base_url=self.settings.graph_url,

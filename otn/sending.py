@@ -64,13 +64,14 @@ def send(app: App, graph: Graph, order: Order, wait: Wait) -> Report:
     """
     if found := messages.problems(order.message):
         return _not_one_message(found)
-    config = app.graph_config(order.page_id or None)
+    if order.page_id:  # else nobody knows the person, and nothing is sent
+        app.graph_config(order.page_id)  # no token for this page: say so before anything is recorded
     with app.store.begin() as tx:
         first = delivery.begin(tx, app.require_vault(), order, app.clock())
     if isinstance(first, Delivery):
         _require_same(order, first)
     elif isinstance(first, Attempt):
-        _see_through(app, graph, post(app, graph, config, first), wait)
+        _see_through(app, graph, post(app, graph, app.graph_config(first.page_id), first), wait)
     return _report(app, order, first if isinstance(first, Deny) else None)
 
 
