@@ -105,7 +105,8 @@ def _known(tx: Tx, psid: str, page: str | None) -> Contact:
 
     found = contacts.by_psid(tx, psid, page)
     if found is None:
-        raise NotFound(f"nobody with the psid {psid} has written to us; see `otn contacts list`")
+        whom = "us" if page is None else f"page {page}"
+        raise NotFound(f"nobody with the psid {psid} has written to {whom}; see `otn contacts list`")
     return found
 
 
@@ -158,11 +159,8 @@ def _tokens(tx: Tx, contact: Contact, now: datetime) -> list[dict[str, Any]]:
     from otn.cli.tokens import for_programs
     from otn.store import tokens
 
-    return [
-        for_programs(token, now)
-        for token in tokens.every(tx, psid=contact.psid, limit=MOST_TOKENS)
-        if token.contact_id == contact.id
-    ]
+    mine = tokens.every(tx, psid=contact.psid, page_id=contact.page_id, limit=MOST_TOKENS)
+    return [for_programs(token, now) for token in mine]
 
 
 def _deliveries(tx: Tx, contact: Contact) -> list[dict[str, Any]]:
@@ -185,8 +183,8 @@ def _sends(tx: Tx, contact: Contact, now: datetime) -> list[dict[str, Any]]:
     from otn.policy import choose_route
     from otn.store import pages, tokens
 
-    mine = tokens.every(tx, psid=contact.psid, limit=MOST_TOKENS)
-    names = sorted({token.topic for token in mine if token.contact_id == contact.id and token.topic})
+    mine = tokens.every(tx, psid=contact.psid, page_id=contact.page_id, limit=MOST_TOKENS)
+    names = sorted({token.topic for token in mine if token.topic})
     page = pages.find(tx, contact.page_id) or models.Page(page_id=contact.page_id)
     return [
         *(

@@ -45,6 +45,7 @@ class State(str, Enum):
 def list_tokens(
     context: typer.Context,
     psid: Annotated[str | None, typer.Option("--psid", metavar="P", help="Of this person only.")] = None,
+    page: Annotated[str | None, typer.Option("--page", metavar="PAGE", help="Of this Page only.")] = None,
     topic: Annotated[str | None, typer.Option("--topic", metavar="T", help="Of this topic only.")] = None,
     state: Annotated[State | None, typer.Option("--state", help="In this state only.")] = None,
     limit: Limit = None,
@@ -56,12 +57,15 @@ def list_tokens(
     Examples:
       otn tokens list --topic restock-blue --state available
       otn tokens list --psid 7007 --json
+      otn tokens list --psid 7007 --page 101
     """
     with opened(context) as app:
         now = app.clock()
+        if psid is not None:
+            _require_one_person(app, psid, page)
         found = (
             shown
-            for token in _every(app, psid, topic)
+            for token in _every(app, psid, page, topic)
             if (shown := for_programs(token, now)) and state in (None, shown["state"])
         )
         if json:
@@ -201,13 +205,21 @@ def _decide(app: App, token_id: int, action: str, change: Callable[[Any], bool])
         audit.record(tx, who=user(), action=action, subject=f"token {token_id}", now=app.clock())
 
 
-def _every(app: App, psid: str | None, topic: str | None) -> Iterator[OtnToken]:
+def _require_one_person(app: App, psid: str, page: str | None) -> None:
+    """Raises NotFound if several Pages know this psid and none was named: they need not be one person."""
+    from otn.store import contacts
+
+    with app.store.read() as tx:
+        contacts.by_psid(tx, psid, page)
+
+
+def _every(app: App, psid: str | None, page: str | None, topic: str | None) -> Iterator[OtnToken]:
     from otn.store import tokens
 
     after = 0
     while True:
         with app.store.read() as tx:
-            batch = tokens.every(tx, psid=psid, topic_name=topic, after=after, limit=BATCH)
+            batch = tokens.every(tx, psid=psid, page_id=page, topic_name=topic, after=after, limit=BATCH)
         yield from batch
         if len(batch) < BATCH:
             return
@@ -224,8 +236,18 @@ def for_programs(token: OtnToken, now: datetime) -> dict[str, Any]:
 
 
 def _print(rows: list[dict[str, Any]], limit: int) -> None:
-    headings = ["id", "psid", "topic", "state", "given", "lapses", "used", "note"]
-    columns = ["id", "psid", "topic", "state", "opted_in_at", "expires_at", "used_at", "state_reason"]
+    headings = ["id", "page", "psid", "topic", "state", "given", "lapses", "used", "note"]
+    columns = [
+        "id",
+        "page_id",
+        "psid",
+        "topic",
+        "state",
+        "opted_in_at",
+        "expires_at",
+        "used_at",
+        "state_reason",
+    ]
     table = [[row[column] for column in columns] for row in rows[:limit]]
     print_table(headings, table, nothing="There are no such permissions.")
     if len(rows) > limit:

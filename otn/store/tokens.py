@@ -145,12 +145,20 @@ def get(tx: Tx, token_id: int) -> OtnToken:
 
 
 def every(
-    tx: Tx, *, psid: str | None = None, topic_name: str | None = None, after: int = 0, limit: int = 100
+    tx: Tx,
+    *,
+    psid: str | None = None,
+    page_id: str | None = None,
+    topic_name: str | None = None,
+    after: int = 0,
+    limit: int = 100,
 ) -> list[OtnToken]:
     """Tokens by id, a page of them at a time, without their secrets."""
     query = _select().where(otn_token.c.id > after).order_by(otn_token.c.id).limit(limit)
     if psid is not None:
         query = query.where(contact.c.psid == psid)
+    if page_id is not None:
+        query = query.where(contact.c.page_id == page_id)
     if topic_name is not None:
         query = query.where(topic.c.name == topic_name)
     return [_token(row) for row in tx.execute(query)]
