@@ -13,7 +13,7 @@ from otn import project
 from otn.app import App
 from otn.clock import clock, system_now
 from otn.errors import ConfigError, SendError, StoreUnavailable
-from otn.graph.protocol import GraphConfig, build_me, build_subscribed_apps
+from otn.graph.protocol import GraphConfig, build_me, build_subscribed_apps, subscribed_fields
 from otn.graph.sync import SyncGraph
 from otn.policy import Reason, page_is_paused
 from otn.settings import ACTION_SERVER, EVERYTHING, Settings, is_loopback, load_settings
@@ -351,8 +351,8 @@ def _subscription(graph: SyncGraph, config: GraphConfig, *, is_real: bool) -> It
     except SendError as problem:
         yield _bad("subscription", str(problem), "give the access token the permission pages_manage_metadata")
         return
-    fields = _subscribed_fields(answer)
-    todo = "Meta app, Messenger > API Settings > Webhooks: subscribe the Page to these fields"
+    fields = subscribed_fields(answer)
+    todo = "otn page subscribe"
     missing = [name for name in NEEDED_FIELDS if name not in fields]
     useful = [*USEFUL_FIELDS, *(WISHED_FROM_META if is_real else ())]
     wanted = [name for name in useful if name not in fields]
@@ -362,18 +362,6 @@ def _subscription(graph: SyncGraph, config: GraphConfig, *, is_real: bool) -> It
         yield _doubtful("subscription", f"these fields would help: {', '.join(wanted)}", todo)
     else:
         yield _good("subscription", f"{len(fields)} fields, and all that are needed")
-
-
-def _subscribed_fields(answer: Mapping[str, object]) -> set[str]:
-    """The fields of the app that gets most; which of several apps is ours, Meta does not say here."""
-    apps = answer.get("data")
-    found = (
-        [app.get("subscribed_fields") for app in apps if isinstance(app, dict)]
-        if isinstance(apps, list)
-        else []
-    )
-    sets = [{str(name) for name in fields} for fields in found if isinstance(fields, list)]
-    return max(sets, key=len, default=set())
 
 
 def _host_clock(date: datetime | None) -> Iterator[Finding]:

@@ -1,24 +1,29 @@
-"""`otn page …`: whether anything may leave a Page."""
+"""`otn page …`: how each Page stands, and whether anything may leave it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from otn.cli.session import Json, commands, opened, parse_duration, user
-from otn.cli.terminal import in_words, print_json, print_table, say
+from otn.cli.terminal import in_words, print_json, print_line, print_table, say
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from otn import models
     from otn.app import App
+    from otn.page_status import PageStatus, Subscription
 
-app = commands("Whether anything may leave a Page.")
+app = commands("How each Page stands, and whether anything may leave it.")
 
 PageId = Annotated[str, typer.Argument(metavar="PAGE", help="The Page's id.")]
+PageIdOrAll = Annotated[
+    str | None,
+    typer.Argument(metavar="[PAGE]", help="The Page's id.  [default: every Page]", show_default=False),
+]
 
 
 @app.command("list")
@@ -79,7 +84,9 @@ def pause(
             if before.paused_reason is not None and before.paused_until is None:
                 say(f"It was paused already: {before.paused_reason}.")
                 return
-            pages.pause(tx, page, reason, now + wait if wait else None)
+            if not pages.pause(tx, page, reason, now + wait if wait else None):
+                say(f"It is paused for longer already: {before.paused_reason}.")
+                return
             audit.record(
                 tx, who=user(), action="page.pause", subject=page, now=now, details={"reason": reason}
             )
@@ -112,6 +119,131 @@ def resume(
                 tx, who=user(), action="page.resume", subject=page, now=now, details={"forced": force}
             )
     say(f"Messages leave page {page} again.")
+
+
+@app.command()
+def status(context: typer.Context, page: PageIdOrAll = None, json: Json = False) -> None:
+    """Show how each Page stands: access token, subscription, pauses, people, messages. Changes nothing.
+
+    Exit code 0: all is well. 1: something needs you, and what to do about it.
+
+    \b
+    Examples:
+      otn page status
+      otn page status 101 --json
+    """
+    from otn import page_status
+    from otn.graph.sync import SyncGraph
+
+    with opened(context, to_send=True) as app, SyncGraph() as graph:
+        found = page_status.survey(app, graph, page)
+    if json:
+        print_json([_for_programs(each) for each in found])
+    else:
+        for each in found:
+            _print_status(each)
+    if any(each.concerns for each in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def subscribe(context: typer.Context, page: PageIdOrAll = None, json: Json = False) -> None:
+    """Have Meta send us the Page's events, and show what changed. Again changes nothing.
+
+    Meta takes an app off a Page whose webhook failed for an hour. What is subscribed already stays.
+
+    \b
+    Examples:
+      otn page subscribe
+      otn page subscribe 101
+    """
+    from otn import page_status
+    from otn.errors import NotFound
+    from otn.graph.sync import SyncGraph
+
+    with opened(context, to_send=True) as app, SyncGraph() as graph:
+        asked = page_status.accounts(app, graph, page)
+        mine = [each for each in asked if page is None or each.page_id in (None, page)]
+        if not mine:
+            raise NotFound(f"no access token is configured for page {page} (credentials.yml: pages)")
+        done = [page_status.subscribe(app, graph, each, who=user()) for each in mine]
+    for each in done:
+        _tell(each)
+    if json:
+        print_json([asdict(each) for each in done])
+    if any(each.problem for each in done):
+        raise typer.Exit(1)
+
+
+def _tell(done: Subscription) -> None:
+    page = done.page_id or "unknown"
+    if done.problem is not None:
+        say(f"Page {page} is not subscribed to everything: {done.problem}.")
+    else:
+        say(f"Page {page} is subscribed; {_news(done)}.")
+
+
+def _news(done: Subscription) -> str:
+    return f"new: {', '.join(done.added)}" if done.added else "nothing was missing"
+
+
+def _for_programs(status: PageStatus) -> dict[str, Any]:
+    account, figures = status.account, status.figures
+    return {
+        "page_id": status.page_id,
+        "name": status.name,
+        "configured": account is not None,
+        "token_valid": account is not None and account.problem is None,
+        "token_problem": account.problem if account else None,
+        "subscribed_fields": sorted(account.fields) if account and account.fields is not None else None,
+        "missing_fields": list(status.missing_fields),
+        "paused": asdict(status.paused) if status.paused else None,
+        "otn_denied_reason": status.otn_denied_reason,
+        "contacts": figures.contacts,
+        "open_windows": figures.open_windows,
+        "available_tokens": figures.available_tokens,
+        "deliveries_24h": figures.deliveries,
+        "last_webhook_at": figures.last_webhook_at,
+        "attention": [asdict(concern) for concern in status.concerns],
+    }
+
+
+def _print_status(status: PageStatus) -> None:
+    figures = status.figures
+    lately = ", ".join(f"{number} {state}" for state, number in figures.deliveries.items() if number)
+    print_line(f"Page {status.page_id or 'unknown'}: {status.name or 'name not known'}")
+    print_line(f"  access token   {_token_in_words(status)}")
+    print_line(f"  subscription   {_subscription_in_words(status)}")
+    print_line(f"  messages       {_pause_in_words(status)}")
+    print_line(f"  requests       {status.otn_denied_reason or 'allowed'}")
+    people = f"{figures.contacts} contacts, {figures.open_windows} open windows"
+    print_line(f"  people         {people}, {figures.available_tokens} unused permissions")
+    print_line(f"  last 24 hours  {lately or 'nothing was to be sent'}")
+    print_line(f"  last webhook   {in_words(figures.last_webhook_at)}")
+    for concern in status.concerns:
+        print_line(f"  ! {concern.found}")
+        print_line(f"    -> {concern.todo}")
+
+
+def _token_in_words(status: PageStatus) -> str:
+    if status.account is None:
+        return "none is configured"
+    return status.account.problem or "accepted by Meta"
+
+
+def _subscription_in_words(status: PageStatus) -> str:
+    if status.account is None or status.account.fields is None:
+        return "not known"
+    if status.missing_fields:
+        return f"lacks {', '.join(status.missing_fields)}"
+    return f"{len(status.account.fields)} fields, and all that are needed"
+
+
+def _pause_in_words(status: PageStatus) -> str:
+    if status.paused is None:
+        return "leave the page"
+    until = f"until {in_words(status.paused.until)}" if status.paused.until else "until it is resumed"
+    return f"paused {until}, by {status.paused.who or 'somebody'}: {status.paused.reason}"
 
 
 def _probe(app: App, page: str) -> None:

@@ -237,6 +237,18 @@ def classify_json(
     raise _error(status, headers, error, secrets)
 
 
+def subscribed_fields(answer: Mapping[str, Any]) -> frozenset[str]:
+    """Return the fields of the app that gets most; which of several apps is ours, Meta does not say (HOOKS)."""
+    apps = answer.get("data")
+    found = (
+        [app.get("subscribed_fields") for app in apps if isinstance(app, dict)]
+        if isinstance(apps, list)
+        else []
+    )
+    sets = [frozenset(str(name) for name in fields) for fields in found if isinstance(fields, list)]
+    return max(sets, key=len, default=frozenset())
+
+
 def date_of(headers: Mapping[str, str]) -> datetime | None:
     """Return the time at which the other side says that it answered (HTTP's Date, in whole seconds)."""
     value = next((text for name, text in headers.items() if name.lower() == "date"), "")

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy as sa
+
 from otn.store.engine import Tx
 from otn.store.schema import audit
+
+_LATEST = 50  # entries about one page: a pause that still holds is among them
 
 
 def record(
@@ -19,3 +23,14 @@ def record(
             at=now, who=who, action=action, subject=subject, details=dict(details) if details else None
         )
     )
+
+
+def who_paused(tx: Tx, page_id: str, reason: str) -> str | None:
+    """Who gave a Page the pause with this reason, as far as it is on record."""
+    query = (
+        sa.select(audit.c.who, audit.c.details)
+        .where(audit.c.subject == page_id, audit.c.action == "page.pause")
+        .order_by(audit.c.id.desc())
+        .limit(_LATEST)
+    )
+    return next((row.who for row in tx.execute(query) if (row.details or {}).get("reason") == reason), None)
