@@ -109,7 +109,7 @@ class Control:
             else:
                 setattr(person, name, ThreadOwner(value) if name == "thread_owner" else value)
         person.profile = {name: value for name, value in person.profile.items() if value is not None}
-        self._world.journal.add(Kind.CONTROL, person.psid, changed=changes)
+        self._world.journal.add(Kind.CONTROL, person.psid, page_id=person.page_id, changed=changes)
         return web.json_response(self._show(person))
 
     async def thread(self, request: web.Request) -> web.Response:

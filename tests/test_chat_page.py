@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 from chatting import NARROW, Chat, launch, open_chat
-from playwright.async_api import Browser, Page, async_playwright, expect
-from shop import FOLLOW_UP, HTML
+from playwright.async_api import Browser, async_playwright, expect
+from playwright.async_api import Page as Tab
+from shop import FOLLOW_UP, HTML, open_shop
 
 from otn.dev import browser as chromium
+from simulator.config import Page
 from simulator.server import WORLD, create_app, start
-from simulator.testing import PAGE_TOKEN, made_up_config
+from simulator.testing import PAGE_TOKEN, made_up_config, running
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -459,6 +461,31 @@ async def test_one_can_be_several_people(chat: Chat) -> None:
     await expect(ada).not_to_contain_text("unread")
 
 
+async def test_a_psid_of_two_pages_is_two_people(browser: Browser) -> None:
+    pages = tuple(Page(id=str(number), name=f"Shop {number}", token=f"token-{number}") for number in (1, 2))
+    async with open_shop() as (_, url), running(made_up_config(url, pages=pages)) as (base, world):
+        for number in (1, 2):
+            world.add_person({"psid": "77", "page_id": str(number), "first_name": f"Ada{number}"})
+        page = await browser.new_page()
+        await page.goto(base)
+        await page.get_by_role("button", name=re.compile("^Ada2")).click()
+        await expect(page.get_by_role("heading", name="Shop 2")).to_be_visible()
+        await page.get_by_label("Message", exact=True).fill("hello")
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".message.mine")).to_contain_text("hello")
+        await page.get_by_role("button", name=re.compile("^Ada1")).click()
+        await expect(page.get_by_text("You are Ada1, and Shop 1 has not heard from you yet.")).to_be_visible()
+        await expect(page.locator(".message")).to_have_count(0)
+        await page.get_by_label("Writes to").select_option("Shop 2")
+        await page.get_by_role("button", name="Add").click()
+        await expect(page.get_by_text("You are Ben", exact=True)).to_be_visible()
+        await page.context.close()
+
+    assert [(person.page_id, len(person.thread)) for person in world.people.values()] == [
+        ("1", 0), ("2", 1), ("2", 0),
+    ]  # fmt: skip
+
+
 async def test_a_reload_shows_the_same(chat: Chat) -> None:
     await chat.agree()
     await chat.page.get_by_role("button", name="Skip 25 hours").first.click()
@@ -541,7 +568,7 @@ async def test_everything_can_be_done_with_the_keyboard(chat: Chat) -> None:
     await expect(page.get_by_role("switch", name="Lost answer")).to_be_checked()
 
 
-async def _tab_to(page: Page, name: str, *, back: bool = False) -> None:
+async def _tab_to(page: Tab, name: str, *, back: bool = False) -> None:
     """Press Tab until something has this name."""
     for _ in range(80):
         await page.keyboard.press("Shift+Tab" if back else "Tab")
@@ -576,7 +603,10 @@ async def test_a_screen_reader_finds_its_way(chat: Chat) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [NARROW, {"width": 900, "height": 700}, {"width": 1280, "height": 800}])
+@pytest.mark.parametrize(
+    "viewport",
+    [{"width": 320, "height": 568}, NARROW, {"width": 768, "height": 1024}, {"width": 1280, "height": 800}],
+)
 async def test_it_fits_and_can_be_read(browser: Browser, viewport: dict[str, int], scheme: str) -> None:
     async with open_chat(browser, viewport=viewport, color_scheme=scheme) as chat:
         page = chat.page

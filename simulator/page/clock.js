@@ -37,7 +37,8 @@ function skipButton(name, work) {
 }
 
 function show(model) {
-  say(byId("clock"), moment(model.now(), "clock"));
+  const thisYear = new Date(model.now() * 1000).getFullYear() === new Date().getFullYear();
+  say(byId("clock"), moment(model.now(), thisYear ? "short" : "clock"));
   say(byId("offset"), offsetInWords(model.offset) || "real time");
   byId("time-button").classList.toggle("moved", Math.abs(model.offset) >= 1);
   byId("time-shared").hidden = model.clockIsShared !== false;

@@ -13,6 +13,7 @@ const AT_ONCE = 200;
 const GAP_SECONDS = 3600;
 const TYPING_SECONDS = 20;
 const NEAR_END = 80;
+const SETTLED_MS = 300;
 
 let limit = AT_ONCE;
 let shownKey = null;
@@ -66,6 +67,9 @@ function begin(key) {
   limit = AT_ONCE;
   atEnd = true;
   byId("messages").replaceChildren();
+  // Another conversation is shown, not news to be read out.
+  byId("scroll").setAttribute("aria-busy", "true");
+  setTimeout(() => byId("scroll").removeAttribute("aria-busy"), SETTLED_MS);
 }
 
 /** Brings the list up to date: what is the same stays, what changed is replaced, the rest is added or dropped. */
