@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -413,3 +416,13 @@ async def test_the_event_loop_never_waits_for_the_database(app: App, person: Con
     await run(action, a_tracker(slots={"otn_topic": BACKPACK}))
     assert threads != []
     assert threading.main_thread() not in threads
+
+
+@pytest.mark.parametrize(("told", "host"), [({}, "127.0.0.1"), ({"SANIC_HOST": "10.0.0.5"}, "10.0.0.5")])
+def test_the_action_server_listens_on_loopback_unless_told_otherwise(told: dict[str, str], host: str) -> None:
+    environ = {key: value for key, value in os.environ.items() if key != "SANIC_HOST"} | told
+    code = "import actions, os; print(os.environ['SANIC_HOST'])"
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environ, text=True, capture_output=True, check=True
+    )
+    assert printed.stdout.strip() == host
