@@ -99,7 +99,8 @@ def _server_engine(url: sa.engine.URL) -> Engine:
 def _sqlite_engine(url: sa.engine.URL) -> Engine:
     """The recipe that keeps updates and waits its turn, each part measured to be needed."""
     if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        # What lies in it is personal: nobody else on this machine gets in.
+        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = sa.create_engine(
         url,
         module=sqlite_module(),
