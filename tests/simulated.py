@@ -37,9 +37,9 @@ TOPIC = "restock-blue"
 
 
 @contextmanager
-def simulator(clock_file: Path, webhook_url: str) -> Iterator[Running]:
-    """The simulator in a thread of its own."""
-    config = made_up_config(webhook_url, clock_file=clock_file)
+def simulator(clock_file: Path, webhook_url: str, **more: Any) -> Iterator[Running]:
+    """The simulator in a thread of its own; `more` are fields of its Config."""
+    config = made_up_config(webhook_url, clock_file=clock_file, **more)
     loop, started, found = asyncio.new_event_loop(), threading.Event(), []
 
     async def serve() -> None:
@@ -177,11 +177,14 @@ def write_project(root: Path, graph_url: str) -> None:
 
 
 @contextmanager
-def project(root: Path) -> Iterator[Project]:
-    """A project with one topic, whose webhooks are recorded as the channel would."""
+def project(root: Path, **simulated_by: Any) -> Iterator[Project]:
+    """A project with one topic, whose webhooks are recorded as the channel would.
+
+    `simulated_by` are fields of the simulator's Config: `pages`, for instance.
+    """
     recorder = _Recorder(root)
     clock_file = root / ".otn" / "clock"
-    with receiver(recorder) as webhook_url, simulator(clock_file, webhook_url) as simulated:
+    with receiver(recorder) as webhook_url, simulator(clock_file, webhook_url, **simulated_by) as simulated:
         write_project(root, simulated.url)
         found = Project(root, simulated.url, simulated.world)
         # What an echo tells, the tests tell themselves, when they want to.
