@@ -334,11 +334,15 @@ def _token_recipient(tx: Tx, vault: Vault, token_id: int | None) -> dict[str, st
 
 
 def _ask_again(tx: Tx, vault: Vault, current: Delivery, now: datetime) -> Attempt | None:
-    """Send an unknown delivery once more with its own token: if it arrived, this can only be refused (OTN)."""
+    """Send an unknown delivery once more with its own token: if it arrived, this can only be refused (OTN).
+
+    Not to somebody who can't be reached any more: that answer is known.
+    """
     assert current.token_id is not None  # noqa: S101 - the token route has one
     contact = contacts.get(tx, current.contact_id)
     ciphertext, expires_at = tokens.sealed(tx, current.token_id)
-    if ciphertext is None or now >= expires_at or contact.erase_requested_at:
+    gone = contact.erase_requested_at or contact.undeliverable_reason
+    if ciphertext is None or now >= expires_at or gone:
         _leave_unconfirmed(tx, current, now)
         return None
     if page_is_paused(_page(tx, current.page_id), now):

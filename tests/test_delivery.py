@@ -597,6 +597,15 @@ def test_an_echo_about_somebody_else_settles_nothing(desk: Desk, make: Any, agre
 # --- people who go ---
 
 
+def test_nobody_is_asked_for_who_can_t_be_reached_any_more(desk: Desk, agreed: list[int]) -> None:
+    unknown, refused = desk.start("unknown"), desk.start("refused")
+    desk.settle(unknown, NOBODY_KNOWS)
+    desk.settle(refused, no(Refusal.PERSON_UNAVAILABLE, 551))
+    assert desk.resume(unknown.delivery_id) is None
+    assert desk.look(unknown.delivery_id).state is UNCONFIRMED
+    assert sorted(desk.token_states()) == ["available", "suspect"]
+
+
 def test_a_person_who_asked_to_be_forgotten_gets_nothing_more(
     desk: Desk, make: Any, agreed: list[int]
 ) -> None:
