@@ -38,6 +38,22 @@ _LATER_WINDOW = (
         window_until=sa.bindparam("until", type_=contact.c.window_until.type),
     )
 )
+_OWN_TURN = contact.c.turn_owner == sa.bindparam("owner")
+_FREE_TURN = contact.c.turn_owner.is_(None) | (contact.c.turn_lease_until < db_epoch())
+_TAKE_TURN = (
+    contact.update()
+    .where(contact.c.id == sa.bindparam("contact"), _FREE_TURN | _OWN_TURN)
+    .values(
+        turn_owner=sa.bindparam("owner"),
+        turn_lease_until=db_epoch() + sa.bindparam("seconds", type_=sa.Float),
+    )
+)
+_HOLDS_TURN = sa.select(_OWN_TURN).where(contact.c.id == sa.bindparam("contact")).with_for_update()
+_GIVE_TURN_BACK = (
+    contact.update()
+    .where(contact.c.id == sa.bindparam("contact"), _OWN_TURN)
+    .values(turn_owner=None, turn_lease_until=None)
+)
 
 
 def ensure(tx: Tx, page_id: str, psid: str, now: datetime) -> Contact:
@@ -191,28 +207,17 @@ def erase(tx: Tx, person: Contact, now: datetime) -> None:
 
 def take_turn(tx: Tx, contact_id: int, owner: str, seconds: float) -> bool:
     """Lease this person's conversation; True if it is now ours. Renewing is taking it again."""
-    free = contact.c.turn_owner.is_(None) | (contact.c.turn_lease_until < db_epoch())
-    taken = tx.execute(
-        contact.update()
-        .where(contact.c.id == contact_id, free | (contact.c.turn_owner == owner))
-        .values(turn_owner=owner, turn_lease_until=db_epoch() + seconds)
-    )
-    return bool(taken.rowcount)
+    return bool(tx.execute(_TAKE_TURN, {"contact": contact_id, "owner": owner, "seconds": seconds}).rowcount)
 
 
 def holds_turn(tx: Tx, contact_id: int, owner: str) -> bool:
     """Whether the conversation is still leased to this owner, and stays so until the transaction ends."""
-    query = sa.select(contact.c.turn_owner == owner).where(contact.c.id == contact_id).with_for_update()
-    return bool(tx.execute(query).scalar())
+    return bool(tx.execute(_HOLDS_TURN, {"contact": contact_id, "owner": owner}).scalar())
 
 
 def give_turn_back(tx: Tx, contact_id: int, owner: str) -> None:
     """Let somebody else lead this conversation."""
-    tx.execute(
-        contact.update()
-        .where(contact.c.id == contact_id, contact.c.turn_owner == owner)
-        .values(turn_owner=None, turn_lease_until=None)
-    )
+    tx.execute(_GIVE_TURN_BACK, {"contact": contact_id, "owner": owner})
 
 
 def _one(tx: Tx, query: Any, values: dict[str, Any]) -> Contact | None:

@@ -15,6 +15,35 @@ from otn.store.schema import contact, inbound_event
 
 MAX_ATTEMPTS = 3  # of a conversation turn, before a person has to look
 
+# Built once, since every turn needs them: building takes longer than running.
+_OLDEST = (
+    sa.select(
+        inbound_event.c.id,
+        inbound_event.c.page_id,
+        inbound_event.c.event_key,
+        inbound_event.c.attempts,
+        inbound_event.c.event_at,
+        inbound_event.c.received_at,
+        inbound_event.c.standby,
+        inbound_event.c.raw.label("sealed"),
+    )
+    .where(
+        inbound_event.c.contact_id == sa.bindparam("contact"), inbound_event.c.state == InboxState.NEW.value
+    )
+    .order_by(inbound_event.c.event_at, inbound_event.c.id)
+    .limit(1)
+)
+_COUNT_ATTEMPT = (
+    inbound_event.update()
+    .where(inbound_event.c.id == sa.bindparam("event"))
+    .values(attempts=inbound_event.c.attempts + 1)
+)
+_CLOSE = (
+    inbound_event.update()
+    .where(inbound_event.c.id == sa.bindparam("event"), inbound_event.c.state == InboxState.NEW.value)
+    .values(state=sa.bindparam("became"), closed_at=sa.bindparam("at"), error=sa.bindparam("why"))
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxRow:
@@ -71,11 +100,7 @@ def claim(tx: Tx, contact_id: int, owner: str, lease_seconds: float, now: dateti
         return None
     while (row := _oldest(tx, contact_id)) is not None:
         if row.attempts < MAX_ATTEMPTS:
-            tx.execute(
-                inbound_event.update()
-                .where(inbound_event.c.id == row.id)
-                .values(attempts=inbound_event.c.attempts + 1)
-            )
+            tx.execute(_COUNT_ATTEMPT, {"event": row.id})
             return row
         _close(tx, row.id, InboxState.FAILED, now, "the conversation turn did not end, three times")
     contacts.give_turn_back(tx, contact_id, owner)
@@ -173,28 +198,9 @@ def reseal(tx: Tx, event_id: int, sealed: bytes) -> None:
 
 
 def _oldest(tx: Tx, contact_id: int) -> InboxRow | None:
-    query = (
-        sa.select(
-            inbound_event.c.id,
-            inbound_event.c.page_id,
-            inbound_event.c.event_key,
-            inbound_event.c.attempts,
-            inbound_event.c.event_at,
-            inbound_event.c.received_at,
-            inbound_event.c.standby,
-            inbound_event.c.raw.label("sealed"),
-        )
-        .where(inbound_event.c.contact_id == contact_id, inbound_event.c.state == InboxState.NEW.value)
-        .order_by(inbound_event.c.event_at, inbound_event.c.id)
-        .limit(1)
-    )
-    row = tx.execute(query).one_or_none()
+    row = tx.execute(_OLDEST, {"contact": contact_id}).one_or_none()
     return InboxRow(**row._mapping) if row else None
 
 
 def _close(tx: Tx, event_id: int, state: InboxState, now: datetime, error: str | None) -> None:
-    tx.execute(
-        inbound_event.update()
-        .where(inbound_event.c.id == event_id, inbound_event.c.state == InboxState.NEW.value)
-        .values(state=state.value, closed_at=now, error=error)
-    )
+    tx.execute(_CLOSE, {"event": event_id, "became": state.value, "at": now, "why": error})
