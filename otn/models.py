@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 TOPIC_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-FAMILY_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,62}-\*")
+FAMILY_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,61}-\*")
 
 
 def sender_id_on_page(psid: str, page_id: str) -> str:

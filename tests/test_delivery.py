@@ -16,9 +16,9 @@ from otn.errors import OutcomeUnknown, Refusal, Refused, SendError, Throttled, U
 from otn.graph.protocol import Sent
 from otn.models import Attempt, Contact, Delivery, DeliveryState, Origin, Page, Route, TokenState
 from otn.policy import MAX_TRIES, Allow, Deny, Reason
-from otn.store import Store, Tx, contacts, deliveries, pages, tokens
+from otn.store import Store, Tx, contacts, deliveries, pages, tokens, topics
 from otn.store.schema import delivery as table
-from otn.store.schema import otn_token
+from otn.store.schema import metadata, otn_token
 from otn.vault import Vault
 
 SECOND, HOUR, DAY, YEAR = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1), timedelta(days=365)
@@ -496,6 +496,82 @@ def test_before_the_commit_nothing_has_happened(desk: Desk, agreed: list[int]) -
         begin_and_die()
     assert desk.token_states() == ["available", "available"]
     assert desk.start().route is Route.TOKEN
+
+
+def rows(desk: Desk) -> list[tuple[Any, ...]]:
+    with desk.store.read() as tx:
+        return [tuple(row) for one in metadata.sorted_tables for row in tx.execute(sa.select(one))]
+
+
+def dies_after(patch: pytest.MonkeyPatch, module: Any, name: str) -> None:
+    whole = getattr(module, name)
+
+    def dying(*args: Any, **kwargs: Any) -> None:
+        whole(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    patch.setattr(module, name, dying)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (deliveries, "by_key"),
+        (contacts, "lock"),
+        (topics, "use"),
+        (deliveries, "add"),
+        (tokens, "count"),
+        (tokens, "reserve_soonest"),
+        (tokens, "sealed"),
+        (deliveries, "start"),
+    ],
+)
+def test_a_death_between_any_two_steps_of_begin_leaves_no_trace(
+    desk: Desk, agreed: list[int], monkeypatch: pytest.MonkeyPatch, module: Any, name: str
+) -> None:
+    before = rows(desk)
+    with monkeypatch.context() as patch:
+        dies_after(patch, module, name)
+        with pytest.raises(KeyboardInterrupt):
+            desk.begin()
+    assert rows(desk) == before
+    assert desk.settle(desk.start(), YES).delivery.state is SENT
+
+
+@pytest.mark.parametrize(
+    ("outcome", "module", "name", "end"),
+    [
+        (YES, deliveries, "settle_sent", UNCONFIRMED),
+        (YES, tokens, "use_up", UNCONFIRMED),
+        (no(Refusal.BAD_REQUEST), deliveries, "settle", UNCONFIRMED),
+        (no(Refusal.BAD_REQUEST), tokens, "move", UNCONFIRMED),
+        (Throttled(60.0, code=4), pages, "pause", SENT),
+        (no(Refusal.PERSON_UNAVAILABLE, 551), contacts, "mark_undeliverable", SENT),
+    ],
+)
+def test_a_death_between_any_two_steps_of_settle_leaves_the_doubt_to_be_settled(
+    desk: Desk,
+    agreed: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Sent | SendError,
+    module: Any,
+    name: str,
+    end: DeliveryState,
+) -> None:
+    attempt = desk.start()
+    before = rows(desk)
+    with monkeypatch.context() as patch:
+        dies_after(patch, module, name)
+        with pytest.raises(KeyboardInterrupt):
+            desk.settle(attempt, outcome)
+    assert rows(desk) == before
+    desk.lapse(attempt)
+    again = desk.retry(attempt.delivery_id)
+    assert again.recipient == attempt.recipient
+    # The same token again: refused if it arrived or was void, else accepted.
+    settled = desk.settle(again, YES if end is SENT else no(Refusal.BAD_REQUEST))
+    assert settled.delivery.state is end
+    assert "reserved" not in desk.token_states()
 
 
 def test_after_the_commit_the_message_may_be_out_and_only_its_token_can_tell(
