@@ -412,7 +412,7 @@ def test_a_token_is_tried_again_ever_more_slowly() -> None:
         react(OutcomeUnknown("time-out"), route=Route.TOKEN, attempts=n, doubtful=n > 1).wait
         for n in range(1, 40)
     ]
-    assert waits == sorted(waits)  # type: ignore[type-var]
+    assert waits == sorted(waits)
     assert (waits[0], waits[-1]) == (timedelta(seconds=5), 6 * HOUR)
     assert backoff(10_000) == 6 * HOUR
 
