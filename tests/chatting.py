@@ -42,7 +42,12 @@ class Chat:
     foreign: list[str] = field(default_factory=list)
 
     async def write(self, text: str) -> None:
-        """Type a message and send it."""
+        """Type a message, send it, and see it sent: from then on the window is open."""
+        await self.type(text)
+        await expect(self.page.locator(".message.mine", has_text=text).last).to_be_visible()
+
+    async def type(self, text: str) -> None:
+        """Type a message and press Enter."""
         field = self.page.get_by_label("Message", exact=True)
         await field.fill(text)
         await field.press("Enter")

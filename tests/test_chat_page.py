@@ -419,7 +419,7 @@ async def test_a_person_who_blocked_the_page_can_do_nothing_there(chat: Chat) ->
     await page.get_by_role("button", name="What else this person can do").click()
     await page.get_by_role("switch", name="Has blocked the Page").click()
     await page.keyboard.press("Escape")
-    await chat.write("let me in")
+    await chat.type("let me in")
 
     await expect(page.get_by_role("alert").filter(has_text="this person blocked the Page")).to_be_visible()
     await expect(page.get_by_label("Message", exact=True)).to_have_value("let me in")

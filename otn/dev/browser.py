@@ -48,7 +48,9 @@ def find() -> str | None:
 
 
 def may_install() -> bool:
-    """Whether packages can be installed without asking anybody: Debian, as root."""
+    """Whether packages can be installed without asking anybody: Debian, as root, and no other browser named."""
+    if os.environ.get("CHROMIUM"):
+        return False
     return hasattr(os, "geteuid") and os.geteuid() == 0 and Path("/etc/debian_version").exists()
 
 
