@@ -51,6 +51,9 @@ test: lint ## Run everything that CI runs: lint, the bot's data, its stories, al
 	@$(BIN)/python -m otn.dev.browser
 	@$(BIN)/pytest -q --disable-warnings
 
+bench: $(ENVIRONMENT) ## Measure speed and memory against named peers; takes minutes (docs/performance.md)
+	@$(BIN)/python -m benchmarks
+
 lock: $(UV) ## Pin the versions of pyproject.toml with hashes (UPGRADE=1: the newest that fit)
 	@$(COMPILE) --python-version 3.8 --group boot -o requirements-boot.lock
 	@$(COMPILE) --python-version 3.10 pyproject.toml -o requirements.lock

