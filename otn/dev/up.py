@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from honcho.environ import parse_procfile
 
+from otn import project
 from otn.dev.processes import Processes, Program, StartError, stop_signals
 from otn.dev.train import QUIET
 from otn.errors import ConfigError
@@ -74,11 +75,18 @@ def ports_of(settings: Settings, environ: Mapping[str, str]) -> dict[str, int]:
     """Choose the ports. The simulator listens where the Graph API is expected; for the real one there is none."""
     ports = {
         "rasa": int(environ.get("RASA_PORT", "5005")),
-        "actions": int(environ.get("ACTIONS_PORT", "5055")),
+        "actions": _action_endpoint_port(settings.root) or int(environ.get("ACTIONS_PORT", "5055")),
     }
     if is_loopback(settings.graph_url):
         ports["simulator"] = urlsplit(settings.graph_url).port or 80
     return ports
+
+
+def _action_endpoint_port(root: Path) -> int | None:
+    """Where Rasa will look for the actions: another port would make every one of them fail, silently."""
+    endpoint = project.read(root / "endpoints.yml").get("action_endpoint")
+    url = endpoint.get("url") if isinstance(endpoint, dict) else None
+    return urlsplit(str(url)).port if url and is_loopback(str(url)) else None
 
 
 def procfile_programs(procfile: Path, environ: Mapping[str, str], ports: Mapping[str, int]) -> list[Program]:
