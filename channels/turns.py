@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from channels.turn import Turn
 from otn.errors import StoreUnavailable
 from otn.models import Contact, InboxState
 from otn.store import Tx, contacts, inbox
-from otn.store.inbox import MAX_ATTEMPTS, InboxRow
+from otn.store.inbox import InboxRow
 
 logger = logging.getLogger(__name__)
 
 NO_WORD = "the domain has no intent for this event"
+MAX_FAILURES = 3  # of a turn that raises, before a person has to look
 MOST_WAITING = 10_000  # contact ids in memory; the sweep finds whoever did not fit
 
 
@@ -75,6 +77,7 @@ class Turns:
         self._leaders: dict[int, asyncio.Task[None]] = {}
         self._woken: set[int] = set()  # led at the moment; something may have come since the leader looked
         self._leased: set[int] = set()
+        self._failures: Counter[int] = Counter()  # by event, while it is tried here
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = False
 
@@ -169,6 +172,8 @@ class Turns:
     async def _next(self, contact_id: int, ended: _Ended | None) -> _Step | None:
         """Write down how a step ended and take the next one, in one transaction."""
         step = await self._doors.write(lambda tx: self._advance(tx, contact_id, ended))
+        if ended is not None:
+            self._failures.pop(ended.row.id, None)
         if step is None:
             self._leased.discard(contact_id)
         else:
@@ -224,18 +229,19 @@ class Turns:
             return await self._failed(row, contact_id, exc)
 
     async def _failed(self, row: InboxRow, contact_id: int, exc: Exception) -> _Ended | None:
-        attempt, reason = row.attempts + 1, fault(exc)
+        self._failures[row.id] += 1
+        count, reason = self._failures[row.id], fault(exc)
         logger.error(
-            "messenger: event %s of contact %s, attempt %s of %s: %s",
+            "messenger: event %s of contact %s, failure %s of %s: %s",
             row.id,
             contact_id,
-            attempt,
-            MAX_ATTEMPTS,
+            count,
+            MAX_FAILURES,
             reason,
         )
-        if attempt >= MAX_ATTEMPTS:
+        if count >= MAX_FAILURES:
             return _Ended(row=row, state=InboxState.FAILED, error=reason)
-        await asyncio.sleep(attempt * self._pace.pause_after_failure)
+        await asyncio.sleep(count * self._pace.pause_after_failure)
         return None
 
     async def _give_back(self, *contact_ids: int) -> None:

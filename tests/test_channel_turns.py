@@ -211,6 +211,7 @@ async def test_a_turn_that_raises_is_tried_three_times_and_then_visible(
     (error,) = air.rows("inbound_event", "error")
     assert error.startswith("ValueError at on_air.py:")
     assert caplog.text.count("of 3: ValueError") == 3
+    assert not air.line.turns._failures
     assert "what a person wrote" not in caplog.text
     air.bot.failure = None
     air.bot.say("hi")

@@ -1,4 +1,4 @@
-"""The inbox: each event once, each person's in order, three attempts, one leader at a time."""
+"""The inbox: each event once, each person's in order, so many attempts, one leader at a time."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_of_several_who_claim_at_once_one_gets_the_event(
         assert sum(row is not None for row in at_once(*claims)) == 1
 
 
-def test_an_event_fails_visibly_after_three_attempts_and_the_next_one_gets_its_turn(
+def test_an_event_fails_visibly_after_its_last_attempt_and_the_next_one_gets_its_turn(
     store: Store, make: Any, now: datetime
 ) -> None:
     contact = make.contact()

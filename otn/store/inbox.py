@@ -13,7 +13,8 @@ from otn.store import contacts
 from otn.store.engine import Tx, db_epoch, insert_if_new
 from otn.store.schema import contact, inbound_event
 
-MAX_ATTEMPTS = 3  # of a conversation turn, before a person has to look
+# A turn may end with its process, which says little about the event: whatever else was under way died too.
+MAX_ATTEMPTS = 10
 
 # Built once, since every turn needs them: building takes longer than running.
 _OLDEST = (
@@ -102,7 +103,7 @@ def claim(tx: Tx, contact_id: int, owner: str, lease_seconds: float, now: dateti
         if row.attempts < MAX_ATTEMPTS:
             tx.execute(_COUNT_ATTEMPT, {"event": row.id})
             return row
-        _close(tx, row.id, InboxState.FAILED, now, "the conversation turn did not end, three times")
+        _close(tx, row.id, InboxState.FAILED, now, f"the process died in the turn, {MAX_ATTEMPTS} times")
     contacts.give_turn_back(tx, contact_id, owner)
     return None
 
