@@ -102,9 +102,8 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
                 "messenger: nothing is sent to %s: nobody, or somebody on several pages", sender_id
             )
             return
-        self._doors.app.graph_config(
-            person.page_id
-        )  # no token for this page: say so before anything is recorded
+        # Without an access token for this page: say so before anything is recorded.
+        self._doors.app.graph_config(person.page_id)
         if follow_up := response.get("otn_follow_up"):
             await self._follow_up(person, response, _object(follow_up))
         elif response.get("otn_forget"):
