@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from conftest import Make
 
 from otn import asking, delivery, privacy
 from otn.delivery import Order
@@ -217,6 +219,30 @@ def test_events_from_before_the_wish_do_not_bring_a_person_back(
         for table in (inbound_event, otn_token):
             assert tx.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() == 0
     assert look(store, contact).window_until is None
+
+
+def test_an_event_that_comes_in_during_the_erasure_does_not_slip_past_it(
+    postgresql_store: Store, vault: Vault, now: datetime
+) -> None:
+    make = Make(postgresql_store, vault, now)
+    contact = make.in_window()
+    make.topic()
+    with ThreadPoolExecutor(1) as pool:
+        with postgresql_store.begin() as tx:
+            privacy.request_erasure(tx, contact, who="ada", now=now)
+            assert privacy.erase(tx, contact.id, now)
+            tapping = pool.submit(make.taps, token=SECRET, at=now - HOUR)
+            while not tapping.done() and not somebody_waits_for_a_lock(postgresql_store):
+                pass
+        (recorded,) = tapping.result(10)
+    assert recorded.state is InboxState.IGNORED
+    assert SECRET not in everything(postgresql_store, vault)
+
+
+def somebody_waits_for_a_lock(store: Store) -> bool:
+    with store.read() as tx:
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        return bool(tx.execute(sa.text(waiting)).scalar_one())
 
 
 @pytest.mark.parametrize("when", ["before it was carried out", "after it was carried out"])

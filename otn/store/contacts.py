@@ -19,6 +19,7 @@ _COLUMNS = tuple(contact.c[name] for name in Contact.__dataclass_fields__)
 _ON_PAGE = sa.select(*_COLUMNS).where(
     contact.c.page_id == sa.bindparam("page"), contact.c.psid == sa.bindparam("person")
 )
+_ON_PAGE_LOCKED = _ON_PAGE.with_for_update()
 _ON_ANY_PAGE = (
     sa.select(*_COLUMNS).where(contact.c.psid == sa.bindparam("person")).order_by(contact.c.page_id)
 )
@@ -57,11 +58,15 @@ _GIVE_TURN_BACK = (
 
 
 def ensure(tx: Tx, page_id: str, psid: str, now: datetime) -> Contact:
-    """The contact's row, made on first sight."""
-    found = find(tx, page_id, psid)
+    """The contact's row, made on first sight, locked until the transaction ends.
+
+    Locked, so that what a person did does not slip past an erasure that is being carried out.
+    """
+    key = {"page": page_id, "person": psid}
+    found = _one(tx, _ON_PAGE_LOCKED, key)
     if found is None:
         insert_if_new(tx, contact, {"page_id": page_id, "psid": psid, "created_at": now}, ["page_id", "psid"])
-        found = find(tx, page_id, psid)
+        found = _one(tx, _ON_PAGE_LOCKED, key)
         assert found is not None  # noqa: S101 - the row was there or is now
     return found
 
