@@ -1,6 +1,6 @@
 # Everything that a person types here. `make` alone explains.
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test pictures lint lock clean
+.PHONY: help setup run demo test bench chaos pictures lint lock clean
 
 # Any Python 3.8 or newer with venv can make the environment; the one in it is 3.10.
 PYTHON ?= python3
@@ -53,6 +53,9 @@ test: lint ## Run everything that CI runs: lint, the bot's data, its stories, al
 
 bench: $(ENVIRONMENT) ## Measure speed and memory against named peers; takes minutes (docs/performance.md)
 	@$(BIN)/python -m benchmarks
+
+chaos: $(ENVIRONMENT) ## Kill two `rasa run` at random moments during 200 webhooks, and count what was lost or repeated
+	@OTN_KILL_PEOPLE=50 $(BIN)/pytest -q -s --disable-warnings tests/test_kill.py
 
 lock: $(UV) ## Pin the versions of pyproject.toml with hashes (UPGRADE=1: the newest that fit)
 	@$(COMPILE) --python-version 3.8 --group boot -o requirements-boot.lock
