@@ -141,7 +141,8 @@ class Outbox:
         )
         pending = self._enqueue(event) if fault is None else self._misplace(event, fault)
         if self._held and (fault is None or fault.kind is not FaultKind.REORDER_WEBHOOK):
-            self._release()
+            # Only once the bot has answered: several webhooks are on their way at the same time.
+            pending.add_done_callback(lambda _answered: self._release())
         return pending
 
     async def send_raw(self, raw: bytes, signature: str) -> tuple[int | None, str]:
