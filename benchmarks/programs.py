@@ -26,7 +26,7 @@ PYTHON: Final = sys.executable
 RASA: Final = str(Path(sys.executable).parent / "rasa")
 OTN: Final = str(Path(sys.executable).parent / "otn")
 
-START_SECONDS: Final = 180.0
+START_SECONDS: Final = 400.0  # on a busy machine
 STOP_SECONDS: Final = 20.0
 LOOK_EVERY_SECONDS: Final = 0.02
 
