@@ -34,8 +34,12 @@ def worker(
     from otn import worker as jobs
     from otn.graph.sync import SyncGraph
 
-    _log_to_stderr()
-    with opened(context, to_send=True) as app, SyncGraph() as graph, _stopped_by_signals() as stop:
+    with (
+        _logging_to_stderr(),
+        opened(context, to_send=True) as app,
+        SyncGraph() as graph,
+        _stopped_by_signals() as stop,
+    ):
         if once:
             number = jobs.run_once(app, graph, stop)
             say(
@@ -67,10 +71,19 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _log_to_stderr() -> None:
+@contextmanager
+def _logging_to_stderr() -> Iterator[None]:
+    """What `otn` logs goes to stderr, each line once; afterwards logging is as it was."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("otn")
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logger.handlers[:] = [handler]
     logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
