@@ -51,9 +51,11 @@ def _procfile(graph: str) -> dict[str, Memory]:
     """Everything that `make run` starts, once it answers: the memory of each process."""
     stage = programs.set_up("procfile", graph=graph)
     ports = {name: free_port() for name in ("rasa", "actions", "simulator")}
+    # The stage was laid out before the bot's port was known.
+    environ = {key: value for key, value in stage.environ.items() if key != "SIMULATOR_WEBHOOK_URL"}
     pids = {}
     with ExitStack() as stack:
-        for program in procfile_programs(HOME / "Procfile", stage.environ, ports):
+        for program in procfile_programs(HOME / "Procfile", environ, ports):
             theirs = replace(stage, environ=program.environ)
             running = programs.running(theirs, ["sh", "-c", program.command], program.answers_at)
             pids[program.name] = stack.enter_context(running).pid

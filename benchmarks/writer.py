@@ -12,8 +12,10 @@ from typing import Final
 
 from otn.app import open_app
 from otn.settings import READING
+from otn.store import pages
 from otn.store.schema import contact
 
+PAGE_ID: Final = "2002"
 ROWS_AT_ONCE: Final = 500
 PAUSE_SECONDS: Final = 0.02
 
@@ -22,12 +24,14 @@ def main() -> None:
     """Write contacts of a page that nobody writes to."""
     app = open_app(Path.cwd(), need=READING)
     rows = int(sys.argv[1])
+    with app.store.begin() as tx:
+        pages.ensure(tx, PAGE_ID, app.clock())
     started = time.monotonic()
     for first in range(0, rows, ROWS_AT_ONCE):
         now = app.clock()
         several = range(first, min(first + ROWS_AT_ONCE, rows))
         with app.store.begin() as tx:
-            values = [{"page_id": "2002", "psid": str(number), "created_at": now} for number in several]
+            values = [{"page_id": PAGE_ID, "psid": str(number), "created_at": now} for number in several]
             tx.execute(contact.insert(), values)
         time.sleep(PAUSE_SECONDS)
     print(time.monotonic() - started)
