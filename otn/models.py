@@ -45,6 +45,18 @@ class DeliveryState(str, Enum):
     UNCONFIRMED = "unconfirmed"
 
 
+class BroadcastState(str, Enum):
+    """Where a broadcast stands. `halted`: a rule or Meta stopped it, with a stored reason."""
+
+    DRAFT = "draft"
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    HALTED = "halted"
+
+
 class RequestState(str, Enum):
     """What became of a permission request (the asking, not the answer)."""
 
@@ -87,6 +99,7 @@ class Origin(str, Enum):
 class Page:
     """A Facebook Page. A reason means paused; without `paused_until`, until somebody resumes it.
 
+    `time_zone` (IANA name) is the local time of people who told us none; without it that is UTC.
     `otn_denied_reason`: Meta refused a permission request for want of the OTN permission (per Page, OTN).
     """
 
@@ -95,6 +108,7 @@ class Page:
     paused_reason: str | None = None
     paused_until: datetime | None = None
     otn_denied_reason: str | None = None
+    time_zone: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +227,68 @@ class Delivery:
     error_code: int | None
     error_subcode: int | None
     noted_at: datetime | None
+    broadcast_id: int | None = None
+    chunk_id: int | None = None
+    delivered_at: datetime | None = None
+    read_at: datetime | None = None
+    replied_at: datetime | None = None
+    tapped_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broadcast:
+    """One message to everyone who agreed to a topic, as it was planned and as far as it has come.
+
+    `topic` is a topic's or a family's name. `message` may hold placeholders (`otn.placeholders`).
+    `audience` is the JSON of an `otn.audience.Audience`. `start_at` is when it is due; with `at_local` (a local
+    time without zone, `2026-12-01T09:00`) each person's own clock decides, from `start_at` on. `quiet_from` and
+    `quiet_until` are minutes after midnight of the person's clock between which nothing is sent.
+    `watermark` is the newest token that counts: who agrees later is not meant.
+    """
+
+    id: int
+    dedupe_key: str
+    name: str
+    topic: str
+    message: dict[str, Any] = field(repr=False)
+    message_hash: str
+    response: str | None
+    notification_type: str | None
+    audience: dict[str, Any] = field(repr=False)
+    state: BroadcastState
+    state_reason: str | None
+    start_at: datetime | None
+    at_local: str | None
+    quiet_from: int | None
+    quiet_until: int | None
+    skip_if_late: timedelta | None
+    watermark: int | None
+    frozen_at: datetime | None
+    estimate: dict[str, Any] | None
+    equal_refusals: int
+    last_refusal: str | None
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A part of a broadcast that one worker sends at a time: one Page, one moment from which it is due.
+
+    `fence` counts the leases it was given; 0 means that nobody has begun. `counts` (deliveries by state) is
+    written when it is done.
+    """
+
+    id: int
+    broadcast_id: int
+    page_id: str
+    due_at: datetime
+    size: int
+    fence: int
+    done_at: datetime | None
+    counts: dict[str, int] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

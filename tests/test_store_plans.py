@@ -121,8 +121,8 @@ ROW = {"otn_token": token, "delivery": delivery, "inbound_event": event, "permis
 
 HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
     "draw a token": ("ix_otn_token_of_contact", lambda tx: tokens.reserve_soonest(tx, 10, 1, NOW)),
-    "count tokens": ("ix_otn_token_of_contact", lambda tx: tokens.count(tx, 10, 1, NOW)),
-    "tokens by topic": ("ix_otn_token_of_contact", lambda tx: tokens.per_topic(tx, 10, NOW)),
+    "count tokens": ("ix_otn_token_of_", lambda tx: tokens.count(tx, 10, 1, NOW)),
+    "tokens by topic": ("ix_otn_token_of_", lambda tx: tokens.per_topic(tx, 10, NOW)),
     "destroy lapsed secrets": ("ix_otn_token_secret", lambda tx: tokens.destroy_lapsed(tx, NOW)),
     "find what is due": ("ix_delivery_unsettled", lambda tx: deliveries.due(tx, NOW)),
     "find dead senders": ("ix_delivery_unsettled", lambda tx: deliveries.lapse_leases(tx, NOW)),

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
-from otn.models import DeliveryState, InboxState, RequestState, TokenState
+from otn.models import BroadcastState, DeliveryState, InboxState, RequestState, TokenState
 
 metadata = sa.MetaData(
     naming_convention={
@@ -74,6 +74,7 @@ page = sa.Table(
     sa.Column("paused_reason", sa.Text),
     sa.Column("paused_until", UtcDateTime),
     sa.Column("otn_denied_reason", sa.Text),
+    sa.Column("time_zone", sa.String(64)),
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -108,6 +109,21 @@ contact = sa.Table(
         sqlite_where=sa.text("erase_requested_at IS NOT NULL"),
         postgresql_where=sa.text("erase_requested_at IS NOT NULL"),
     ),
+)
+
+contact_tag = sa.Table(
+    "contact_tag",
+    metadata,
+    sa.Column("contact_id", sa.ForeignKey("contact.id"), primary_key=True),
+    sa.Column("tag", sa.String(64), primary_key=True),
+)
+
+contact_attribute = sa.Table(
+    "contact_attribute",
+    metadata,
+    sa.Column("contact_id", sa.ForeignKey("contact.id"), primary_key=True),
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
 )
 
 topic = sa.Table(
@@ -171,12 +187,99 @@ otn_token = sa.Table(
     # One person's tokens in the order in which they are drawn. Without state and expiry in it SQLite takes
     # the index above and walks through everybody's.
     sa.Index("ix_otn_token_of_contact", "contact_id", "topic_id", "state", "expires_at", "id"),
+    # Everybody's tokens of one topic, person by person: an estimate reads nothing else of them.
+    sa.Index("ix_otn_token_of_topic", "topic_id", "contact_id", "state", "expires_at", "opted_in_at"),
     sa.Index(
         "ix_otn_token_secret",
         "expires_at",
         sqlite_where=sa.text("ciphertext IS NOT NULL"),
         postgresql_where=sa.text("ciphertext IS NOT NULL"),
     ),
+)
+
+broadcast = sa.Table(
+    "broadcast",
+    metadata,
+    _id(),
+    sa.Column("dedupe_key", sa.String(255), nullable=False, unique=True),
+    sa.Column("name", sa.String(200), nullable=False),
+    sa.Column("topic", sa.String(64), nullable=False),
+    sa.Column("message", sa.JSON, nullable=False),
+    sa.Column("message_hash", sa.String(64), nullable=False),
+    sa.Column("response", sa.String(255)),
+    sa.Column("notification_type", sa.String(16)),
+    sa.Column("audience", sa.JSON, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("state_reason", sa.Text),
+    sa.Column("start_at", UtcDateTime),
+    sa.Column("at_local", sa.String(16)),
+    sa.Column("quiet_from", sa.Integer),
+    sa.Column("quiet_until", sa.Integer),
+    sa.Column("skip_if_late_seconds", sa.BigInteger),
+    sa.Column("watermark", sa.BigInteger),
+    # How far its members are frozen: through tokens by (topic, expiry, id), then through contacts by id.
+    sa.Column("cursor_topic", sa.BigInteger),
+    sa.Column("cursor_expires_at", UtcDateTime),
+    sa.Column("cursor_token", sa.BigInteger),
+    sa.Column("cursor_contact", sa.BigInteger),
+    sa.Column("frozen_at", UtcDateTime),
+    sa.Column("estimate", sa.JSON),
+    sa.Column("equal_refusals", sa.Integer, nullable=False),
+    sa.Column("last_refusal", sa.String(64)),
+    sa.Column("created_by", sa.String(128), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("started_at", UtcDateTime),
+    sa.Column("finished_at", UtcDateTime),
+    _states(BroadcastState),
+    sa.Index("ix_broadcast_state", "state", "start_at"),
+)
+
+broadcast_psid = sa.Table(
+    "broadcast_psid",
+    metadata,
+    sa.Column("broadcast_id", sa.ForeignKey("broadcast.id"), primary_key=True),
+    sa.Column("is_excluded", sa.Boolean, primary_key=True),
+    sa.Column("psid", sa.String(255), primary_key=True),
+)
+
+chunk = sa.Table(
+    "chunk",
+    metadata,
+    _id(),
+    sa.Column("broadcast_id", sa.ForeignKey("broadcast.id"), nullable=False),
+    sa.Column("page_id", sa.ForeignKey("page.page_id"), nullable=False),
+    sa.Column("due_at", UtcDateTime, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("owner", sa.String(64)),
+    sa.Column("fence", sa.Integer, nullable=False),
+    sa.Column("lease_until", sa.Float),  # database clock
+    sa.Column("done_at", UtcDateTime),
+    sa.Column("counts", sa.JSON),  # deliveries by state, once it is done
+    sa.Index("ix_chunk_broadcast_id", "broadcast_id", "done_at"),
+    sa.Index(
+        "ix_chunk_open",
+        "due_at",
+        "id",
+        sqlite_where=sa.text("done_at IS NULL"),
+        postgresql_where=sa.text("done_at IS NULL"),
+    ),
+)
+
+rate_bucket = sa.Table(
+    "rate_bucket",
+    metadata,
+    sa.Column("page_id", sa.String(255), primary_key=True),
+    sa.Column("kind", sa.String(16), primary_key=True),
+    # GCRA's theoretical arrival time, in seconds since 1970 on the database's clock.
+    sa.Column("tat", sa.Float, nullable=False),
+)
+
+deletion_request = sa.Table(
+    "deletion_request",
+    metadata,
+    sa.Column("confirmation_code", sa.String(64), primary_key=True),
+    sa.Column("user_hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("requested_at", UtcDateTime, nullable=False),
 )
 
 _LIVE = "token_id IS NOT NULL AND state IN ('sending', 'unknown')"
@@ -192,6 +295,8 @@ delivery = sa.Table(
     sa.Column("contact_id", sa.ForeignKey("contact.id"), nullable=False),
     sa.Column("topic_id", sa.ForeignKey("topic.id")),
     sa.Column("token_id", sa.ForeignKey("otn_token.id")),
+    sa.Column("broadcast_id", sa.ForeignKey("broadcast.id")),
+    sa.Column("chunk_id", sa.ForeignKey("chunk.id")),
     sa.Column("origin", sa.String(16), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("route", sa.String(16)),
@@ -200,7 +305,7 @@ delivery = sa.Table(
     sa.Column("error", sa.Text),
     sa.Column("error_code", sa.Integer),
     sa.Column("error_subcode", sa.Integer),
-    sa.Column("message", sa.JSON),  # none after an erasure
+    sa.Column("message", sa.JSON),  # none before a broadcast's turn comes, and none after an erasure
     sa.Column("message_hash", sa.String(64), nullable=False),
     sa.Column("notification_type", sa.String(16)),
     sa.Column("human_agent", sa.Boolean, nullable=False),
@@ -217,10 +322,13 @@ delivery = sa.Table(
     sa.Column("settled_at", UtcDateTime),
     sa.Column("delivered_at", UtcDateTime),
     sa.Column("read_at", UtcDateTime),
+    sa.Column("replied_at", UtcDateTime),
+    sa.Column("tapped_at", UtcDateTime),
     sa.Column("noted_at", UtcDateTime),  # in the person's tracker since
     _states(DeliveryState),
     sa.Index("ix_delivery_contact_id_state", "contact_id", "state"),
-    sa.Index("ix_delivery_message_hash", "message_hash"),
+    sa.Index("ix_delivery_message_hash", "message_hash", "state"),
+    sa.Index("ix_delivery_chunk_id", "chunk_id", "state", "id"),
     sa.Index(
         "uq_delivery_live_token",
         "token_id",
