@@ -50,6 +50,9 @@ class Reason(str, Enum):
     TOKEN_RESERVED = "token_reserved"  # noqa: S105
     TOKEN_SUSPECT = "token_suspect"  # noqa: S105
     NOT_ONE_MESSAGE = "not_one_message"
+    FILTERED = "filtered"
+    MISSED_TIME = "missed_time"
+    CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

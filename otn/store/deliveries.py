@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,8 +11,9 @@ from sqlalchemy.engine import Row
 
 from otn.models import Delivery, DeliveryState, Origin, Route
 from otn.policy import UNCONFIRMED_AFTER
-from otn.store.engine import Tx, db_epoch, insert_if_new
-from otn.store.schema import UNSETTLED, contact, delivery, topic
+from otn.store import chunks
+from otn.store.engine import Tx, db_epoch, insert_all_if_new, insert_if_new
+from otn.store.schema import UNSETTLED, chunk, contact, delivery, topic
 
 _OWN = [
     name for name in Delivery.__dataclass_fields__ if name not in ("page_id", "psid", "topic")
@@ -33,6 +34,52 @@ def add(tx: Tx, values: Mapping[str, Any]) -> int | None:
         "human_agent": False,
     }
     return insert_if_new(tx, delivery, {**defaults, **values}, ["dedupe_key"])
+
+
+def add_members(tx: Tx, rows: list[dict[str, Any]]) -> None:
+    """Add the deliveries of a broadcast; who has one already keeps it."""
+    for row in rows:
+        row |= {"fence": 0, "attempts": 0, "doubtful": False, "window_refused": False, "human_agent": False}
+    insert_all_if_new(tx, delivery, rows, ["dedupe_key"])
+
+
+def to_retry(tx: Tx, broadcast_id: int, reasons: Collection[str], limit: int) -> dict[str, list[int]]:
+    """Deliveries of a broadcast that ended without a message for one of these reasons, by Page."""
+    ended = (DeliveryState.REFUSED.value, DeliveryState.SKIPPED.value)
+    query = (
+        sa.select(contact.c.page_id, delivery.c.id)
+        .select_from(chunk.join(delivery, delivery.c.chunk_id == chunk.c.id).join(contact))
+        .where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.isnot(None))
+        .where(delivery.c.state.in_(ended), delivery.c.reason.in_(list(reasons)))
+        .limit(limit)
+    )
+    found: dict[str, list[int]] = {}
+    for row in tx.execute(query):
+        found.setdefault(row.page_id, []).append(row.id)
+    return found
+
+
+def requeue(tx: Tx, delivery_ids: Sequence[int], chunk_id: int) -> None:
+    """Try these once more, in another chunk."""
+    ended = (DeliveryState.REFUSED.value, DeliveryState.SKIPPED.value)
+    old = sa.select(delivery.c.chunk_id).where(delivery.c.id.in_(delivery_ids)).distinct()
+    left = list(tx.execute(old).scalars())
+    tx.execute(
+        delivery.update()
+        .where(delivery.c.id.in_(delivery_ids), delivery.c.state.in_(ended))
+        .values(
+            state=_QUEUED,
+            chunk_id=chunk_id,
+            attempts=0,
+            window_refused=False,
+            settled_at=None,
+            next_attempt_at=None,
+            token_id=None,
+            **_NO_ERROR,
+        )
+    )
+    for chunk_left in left:
+        chunks.recount(tx, chunk_left)
 
 
 def by_key(tx: Tx, dedupe_key: str) -> Delivery | None:
@@ -148,10 +195,14 @@ def give_up_unconfirmed(tx: Tx, now: datetime, limit: int = 500) -> int:
 
 
 def due(tx: Tx, now: datetime, limit: int = 100) -> list[int]:
-    """Deliveries that want another try now: queued ones, and unknown ones that hold a token."""
+    """Single deliveries that want another try now: queued ones, and unknown ones that hold a token.
+
+    A broadcast's are taken up with their chunk.
+    """
     query = (
         sa.select(delivery.c.id)
         .where(UNSETTLED, delivery.c.state.in_([_QUEUED, _UNKNOWN]), delivery.c.next_attempt_at <= now)
+        .where(delivery.c.chunk_id.is_(None))
         .order_by(delivery.c.next_attempt_at, delivery.c.id)
         .limit(limit)
     )

@@ -146,12 +146,24 @@ def insert_if_new(tx: Tx, table: sa.Table, values: Mapping[str, Any], unique: Se
     return result.lastrowid if result.rowcount else None
 
 
+def insert_all_if_new(
+    tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]], unique: Sequence[str]
+) -> None:
+    """Insert rows that all have the same columns, except those whose unique columns exist."""
+    if rows:
+        on_sqlite = tx.dialect.name == "sqlite"
+        dialect = sqlite if on_sqlite else postgresql
+        tx.execute(_insert_if_new(table, tuple(rows[0]), tuple(unique), dialect, returning=False), list(rows))
+
+
 @functools.cache
-def _insert_if_new(table: sa.Table, names: tuple[str, ...], unique: tuple[str, ...], dialect: Any) -> Any:
+def _insert_if_new(
+    table: sa.Table, names: tuple[str, ...], unique: tuple[str, ...], dialect: Any, *, returning: bool = True
+) -> Any:
     # As text, once: SQLAlchemy 1.4 never caches an insert with ON CONFLICT, and compiling takes ten times
     # longer than running it.
     statement = dialect.insert(table).on_conflict_do_nothing(index_elements=list(unique))
-    if dialect is postgresql:
+    if returning and dialect is postgresql:
         statement = statement.returning(*table.primary_key)
     compiled = statement.compile(dialect=dialect.dialect(paramstyle="named"), column_keys=list(names))
     return sa.text(str(compiled)).bindparams(

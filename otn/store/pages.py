@@ -11,7 +11,7 @@ from otn.models import Page
 from otn.store.engine import Tx, insert_if_new
 from otn.store.schema import page
 
-_COLUMNS = (page.c.page_id, page.c.name, page.c.paused_reason, page.c.paused_until, page.c.otn_denied_reason)
+_COLUMNS = tuple(page.c[name] for name in Page.__dataclass_fields__)
 _BY_ID = sa.select(*_COLUMNS).where(page.c.page_id == sa.bindparam("page"))
 
 
@@ -65,3 +65,8 @@ def resume(tx: Tx, page_id: str) -> bool:
 def deny_otn(tx: Tx, page_id: str, reason: str) -> None:
     """Remember that Meta lets this page send no permission requests."""
     tx.execute(page.update().where(page.c.page_id == page_id).values(otn_denied_reason=reason))
+
+
+def set_time_zone(tx: Tx, page_id: str, name: str | None) -> bool:
+    """The local time of people who told us none; False if there is no such page."""
+    return bool(tx.execute(page.update().where(page.c.page_id == page_id).values(time_zone=name)).rowcount)

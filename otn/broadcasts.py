@@ -1,0 +1,368 @@
+"""Broadcasts: one message to everyone who agreed. Planning, scheduling, stopping, and the freezing of members.
+
+    draft → scheduled → running ⇄ paused → finished | cancelled | halted
+
+Freezing turns the audience of a broadcast that has started into deliveries, a few hundred a transaction and a pause
+after each, while sending already begins. Tokens are not frozen: who has none left when the turn comes is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from otn import audience as who_is_meant
+from otn import placeholders
+from otn.audience import Audience
+from otn.errors import InvalidInput, InvalidMove
+from otn.local_time import first_instant, instant, zone_of
+from otn.messages import fingerprint
+from otn.messages import problems as message_problems
+from otn.models import Broadcast, BroadcastState, DeliveryState, Origin
+from otn.policy import Reason
+from otn.store import Tx, audit, broadcasts, chunks, deliveries, members, pages, topics
+from otn.store.broadcasts import Cursor
+from otn.store.members import Member
+
+ROWS = 500  # a write transaction: more would make the webhook wait
+SKIP_IF_LATE = timedelta(
+    hours=24
+)  # a start missed by more than this is not made up for, unless told otherwise
+NAME_MAX = 200  # characters
+NOTIFICATION_TYPES = ("REGULAR", "SILENT_PUSH", "NO_PUSH")  # SEND
+
+_S = BroadcastState
+_OPEN = (_S.DRAFT, _S.SCHEDULED, _S.RUNNING, _S.PAUSED, _S.HALTED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What an operator wants: a topic or family, one message, an audience. The same key is the same wish."""
+
+    topic: str
+    message: dict[str, Any]
+    audience: Audience = field(default_factory=Audience)
+    name: str = ""
+    response: str | None = None
+    notification_type: str | None = None
+    included_psids: Sequence[str] = ()
+    excluded_psids: Sequence[str] = ()
+    created_by: str
+    dedupe_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timetable:
+    """When: at once, at a moment (UTC), or at a local time of each person; quiet hours in minutes after midnight."""
+
+    start_at: datetime | None = None
+    at_local: str | None = None
+    quiet_from: int | None = None
+    quiet_until: int | None = None
+    skip_if_late: timedelta | None = None
+
+
+def create(tx: Tx, plan: Plan, now: datetime) -> Broadcast:
+    """Make a draft; the same key again gives the broadcast of then.
+
+    Raises InvalidInput with every problem of the plan, and if the key stands for another message or topic.
+    """
+    if found := problems(tx, plan):
+        raise InvalidInput(found)
+    key = plan.dedupe_key or f"draft:{uuid4()}"
+    values = {
+        "dedupe_key": key,
+        "name": plan.name or f"{plan.topic}, {now:%Y-%m-%d %H:%M}",
+        "topic": plan.topic,
+        "message": plan.message,
+        "message_hash": fingerprint(plan.message),
+        "response": plan.response,
+        "notification_type": plan.notification_type,
+        "audience": who_is_meant.to_json(plan.audience),
+        "state": _S.DRAFT.value,
+        "created_by": plan.created_by,
+        "created_at": now,
+    }
+    new_id = broadcasts.add(tx, values)
+    if new_id is None:
+        return _made_before(tx, key, plan)
+    broadcasts.add_psids(tx, new_id, plan.included_psids, excluded=False)
+    broadcasts.add_psids(tx, new_id, plan.excluded_psids, excluded=True)
+    _record(tx, plan.created_by, "create", new_id, now, topic=plan.topic)
+    return broadcasts.get(tx, new_id)
+
+
+def problems(tx: Tx, plan: Plan) -> list[str]:
+    """Everything that is wrong with a plan, in words."""
+    found = list(message_problems(plan.message)) + placeholders.problems(plan.message)
+    if not plan.topic.endswith("*") and topics.resolve(tx, plan.topic) is None:
+        found.append(f"There is no topic '{plan.topic}'; see `otn topics list`.")
+    elif plan.topic.endswith("*") and topics.find(tx, plan.topic) is None:
+        found.append(f"There is no family '{plan.topic}'; see `otn topics list`.")
+    if len(plan.name) > NAME_MAX:
+        found.append(f"The name has {len(plan.name)} characters; {NAME_MAX} are allowed.")
+    if plan.notification_type not in (None, *NOTIFICATION_TYPES):
+        found.append(f"A notification type is one of {', '.join(NOTIFICATION_TYPES)}.")
+    return found
+
+
+def schedule(
+    tx: Tx, broadcast_id: int, timetable: Timetable, *, who: str, now: datetime, estimate: Any = None
+) -> Broadcast:
+    """Say when a draft (or one that was scheduled, or that halted before it began) is to start. Raises InvalidMove."""
+    if found := _time_problems(timetable, now):
+        raise InvalidInput(found)
+    planned = broadcasts.get(tx, broadcast_id)
+    if planned.started_at is not None:
+        raise InvalidMove(f"broadcast {broadcast_id} has begun: it cannot be scheduled again, only resumed")
+    start_at = first_instant(timetable.at_local) if timetable.at_local else timetable.start_at or now
+    _move(
+        tx,
+        broadcast_id,
+        (_S.DRAFT, _S.SCHEDULED, _S.HALTED),
+        _S.SCHEDULED,
+        state_reason=None,
+        start_at=max(start_at, now) if timetable.at_local else start_at,
+        at_local=timetable.at_local,
+        quiet_from=timetable.quiet_from,
+        quiet_until=timetable.quiet_until,
+        skip_if_late=timetable.skip_if_late,
+        estimate=estimate,
+    )
+    _record(
+        tx, who, "schedule", broadcast_id, now, start_at=start_at.isoformat(), at_local=timetable.at_local
+    )
+    return broadcasts.get(tx, broadcast_id)
+
+
+def pause(tx: Tx, broadcast_id: int, *, who: str, now: datetime) -> Broadcast:
+    """Let nothing more of it leave; what is on its way arrives. Raises InvalidMove, NotFound."""
+    _move(tx, broadcast_id, (_S.RUNNING,), _S.PAUSED, state_reason=f"paused by {who}")
+    _record(tx, who, "pause", broadcast_id, now)
+    return broadcasts.get(tx, broadcast_id)
+
+
+def resume(tx: Tx, broadcast_id: int, *, who: str, now: datetime) -> Broadcast:
+    """Go on with one that was paused, or that halted after it began. Raises InvalidMove, NotFound."""
+    planned = broadcasts.get(tx, broadcast_id)
+    if planned.state is _S.HALTED and planned.started_at is None:
+        raise InvalidMove(f"broadcast {broadcast_id} halted before it began: schedule it again")
+    _move(
+        tx,
+        broadcast_id,
+        (_S.PAUSED, _S.HALTED),
+        _S.RUNNING,
+        state_reason=None,
+        equal_refusals=0,
+        last_refusal=None,
+        finished_at=None,
+    )
+    _record(tx, who, "resume", broadcast_id, now)
+    return broadcasts.get(tx, broadcast_id)
+
+
+def cancel(tx: Tx, broadcast_id: int, *, who: str, now: datetime) -> Broadcast:
+    """End it for good; what is queued is skipped by `sweep_cancelled`. Raises InvalidMove, NotFound."""
+    _move(tx, broadcast_id, _OPEN, _S.CANCELLED, state_reason=f"cancelled by {who}", finished_at=now)
+    _record(tx, who, "cancel", broadcast_id, now)
+    return broadcasts.get(tx, broadcast_id)
+
+
+def halt(tx: Tx, broadcast_id: int, reason: str, now: datetime) -> bool:
+    """Stop it because of what Meta or a rule says, until somebody resumes it; False if it did not run."""
+    halted = broadcasts.move(tx, broadcast_id, (_S.RUNNING, _S.SCHEDULED), _S.HALTED, state_reason=reason)
+    if halted:
+        _record(tx, "otn", "halt", broadcast_id, now, reason=reason)
+    return halted
+
+
+def retry(tx: Tx, broadcast_id: int, reasons: Collection[str], *, who: str, now: datetime) -> int:
+    """Queue those again that were refused or skipped for one of these reasons, up to ROWS; how many were.
+
+    Call it again, in a transaction of its own, until it returns 0. Raises InvalidMove, NotFound.
+    """
+    planned = broadcasts.get(tx, broadcast_id)
+    if planned.state not in (_S.FINISHED, _S.RUNNING, _S.PAUSED, _S.HALTED) or planned.frozen_at is None:
+        raise InvalidMove(f"broadcast {broadcast_id} is {planned.state.value}: there is nothing to try again")
+    total = 0
+    for page_id, delivery_ids in deliveries.to_retry(tx, broadcast_id, reasons, ROWS).items():
+        chunk_id = chunks.add(
+            tx, broadcast_id=broadcast_id, page_id=page_id, due_at=now, size=len(delivery_ids)
+        )
+        deliveries.requeue(tx, delivery_ids, chunk_id)
+        total += len(delivery_ids)
+    if total:
+        if planned.state is _S.FINISHED:
+            _move(tx, broadcast_id, (_S.FINISHED,), _S.RUNNING, state_reason=None, finished_at=None)
+        _record(tx, who, "retry", broadcast_id, now, number=total)
+    return total
+
+
+# --- what the tick does ---
+
+
+def start_due(tx: Tx, now: datetime) -> int:
+    """Start what is due, or halt what is too late to start; how many. Of two that try, one does."""
+    changed = 0
+    for planned in broadcasts.due(tx, now):
+        assert planned.start_at is not None  # noqa: S101 - what is due has a start
+        late, limit = now - planned.start_at, _lateness_allowed(planned)
+        if late > limit and planned.at_local is None:
+            reason = f"it should have started at {planned.start_at:%Y-%m-%d %H:%M} UTC, and nothing ran for too long"
+            changed += halt(tx, planned.id, reason, now)
+            continue
+        watermark = members.newest_token(tx)
+        started = broadcasts.move(
+            tx, planned.id, (_S.SCHEDULED,), _S.RUNNING, started_at=now, watermark=watermark
+        )
+        if started:
+            _record(tx, "otn", "start", planned.id, now, late_seconds=int(late.total_seconds()))
+        changed += started
+    return changed
+
+
+def next_members(tx: Tx, planned: Broadcast, now: datetime) -> tuple[Cursor, list[Member], Cursor | None]:
+    """The next members that are not frozen: the cursor before them, and after them (None: nobody is left).
+
+    Reads only, and may take its time.
+    """
+    before = broadcasts.cursor(tx, planned.id)
+    found, after = members.next_by_token(tx, planned, before, now, ROWS)
+    if found or after is not None:
+        return before, found, after
+    if not who_is_meant.from_json(planned.audience).window_too:
+        return before, [], None
+    found, after = members.next_by_window(tx, planned, before, now, ROWS)
+    return before, found, after
+
+
+def freeze(
+    tx: Tx, planned: Broadcast, before: Cursor, found: Sequence[Member], after: Cursor | None, now: datetime
+) -> bool:
+    """Make deliveries of these members; False if somebody else did, or it does not run any more."""
+    frozen_at = now if after is None else None
+    if not broadcasts.advance(tx, planned.id, before, after or before, frozen_at=frozen_at):
+        return False
+    zones = {page.page_id: page.time_zone for page in pages.every(tx)}
+    slots: dict[tuple[str, datetime], list[Member]] = {}
+    for member in found:
+        slots.setdefault((member.page_id, _due_at(planned, member, zones, now)), []).append(member)
+    for (page_id, due_at), several in slots.items():
+        _add_chunk(tx, planned, page_id, due_at, several, now)
+    return True
+
+
+def finish(tx: Tx, now: datetime) -> int:
+    """End the broadcasts of which nothing is left to send; how many."""
+    ended = 0
+    for planned in broadcasts.running(tx, frozen=True):
+        if not chunks.unfinished(tx, planned.id):
+            ended += broadcasts.move(tx, planned.id, (_S.RUNNING,), _S.FINISHED, finished_at=now)
+    return ended
+
+
+def sweep_cancelled(tx: Tx, now: datetime) -> int:
+    """Skip what cancelled broadcasts still have in the queue, up to ROWS; how many."""
+    done = 0
+    for planned in broadcasts.every(tx, states=(_S.CANCELLED,)):
+        if done < ROWS and chunks.unfinished(tx, planned.id):
+            skipped = chunks.cancel(tx, planned.id, now, Reason.CANCELLED.value, ROWS - done)
+            done += skipped
+            if not skipped:
+                chunks.close_settled(tx, planned.id, now)
+    return done
+
+
+def _due_at(planned: Broadcast, member: Member, zones: dict[str, str | None], now: datetime) -> datetime:
+    if planned.at_local is None:
+        return now
+    return instant(planned.at_local, zone_of(member.time_zone, zones.get(member.page_id)))
+
+
+def _add_chunk(
+    tx: Tx, planned: Broadcast, page_id: str, due_at: datetime, several: Sequence[Member], now: datetime
+) -> None:
+    too_late = planned.at_local is not None and now - due_at > _lateness_allowed(planned)
+    chunk_id = chunks.add(tx, broadcast_id=planned.id, page_id=page_id, due_at=due_at, size=len(several))
+    outcome: dict[str, Any] = {"state": DeliveryState.QUEUED.value, "reason": None, "settled_at": None}
+    if too_late:
+        outcome = {
+            "state": DeliveryState.SKIPPED.value,
+            "reason": Reason.MISSED_TIME.value,
+            "settled_at": now,
+        }
+    deliveries.add_members(
+        tx,
+        [
+            {
+                "dedupe_key": f"broadcast:{planned.id}:{member.contact_id}",
+                "contact_id": member.contact_id,
+                "topic_id": member.topic_id,
+                "broadcast_id": planned.id,
+                "chunk_id": chunk_id,
+                "origin": Origin.BROADCAST.value,
+                "message_hash": planned.message_hash,
+                "notification_type": planned.notification_type,
+                "wire_id": f"otn:{uuid4()}",
+                "created_at": now,
+                **outcome,
+            }
+            for member in several
+        ],
+    )
+    chunks.set_size(tx, chunk_id)
+
+
+def _lateness_allowed(planned: Broadcast) -> timedelta:
+    return SKIP_IF_LATE if planned.skip_if_late is None else planned.skip_if_late
+
+
+def _made_before(tx: Tx, key: str, plan: Plan) -> Broadcast:
+    earlier = broadcasts.by_key(tx, key)
+    assert earlier is not None  # noqa: S101 - the insert found this very key
+    if (earlier.topic, earlier.message_hash) != (plan.topic, fingerprint(plan.message)):
+        raise InvalidInput(
+            [f"This id was given to broadcast {earlier.id}, whose topic or message is another."]
+        )
+    return earlier
+
+
+def _time_problems(timetable: Timetable, now: datetime) -> list[str]:
+    found = []
+    if timetable.start_at is not None and timetable.at_local is not None:
+        found.append("Say a moment or a local time, not both.")
+    if timetable.start_at is not None and timetable.start_at < now - timedelta(minutes=1):
+        found.append(f"{timetable.start_at:%Y-%m-%d %H:%M} UTC is over.")
+    if timetable.at_local is not None:
+        try:
+            first_instant(timetable.at_local)
+        except ValueError:
+            found.append("A local time looks like 2026-12-01T09:00.")
+    if (timetable.quiet_from is None) != (timetable.quiet_until is None):
+        found.append("Quiet hours have a beginning and an end.")
+    return found
+
+
+def _move(
+    tx: Tx, broadcast_id: int, old: Collection[BroadcastState], new: BroadcastState, **values: Any
+) -> None:
+    if not broadcasts.move(tx, broadcast_id, old, new, **values):
+        found = broadcasts.get(tx, broadcast_id)
+        raise InvalidMove(
+            f"broadcast {broadcast_id} is {found.state.value}; only one that is "
+            f"{' or '.join(state.value for state in old)} can become {new.value}"
+        )
+
+
+def _record(tx: Tx, who: str, action: str, broadcast_id: int, now: datetime, **details: Any) -> None:
+    audit.record(
+        tx,
+        who=who,
+        action=f"broadcast.{action}",
+        subject=f"broadcast {broadcast_id}",
+        now=now,
+        details=details,
+    )

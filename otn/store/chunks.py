@@ -1,0 +1,212 @@
+"""Table `chunk`: the parts of a broadcast, each sent by one worker at a time under a lease.
+
+The sums of a broadcast come from here: what a finished chunk came to is written down, what nobody has begun is
+queued, and only the few chunks in between are counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from otn.models import BroadcastState, Chunk, DeliveryState, Route
+from otn.store.engine import Tx, db_epoch
+from otn.store.schema import broadcast, chunk, delivery, page
+
+_COLUMNS = tuple(chunk.c[name] for name in Chunk.__dataclass_fields__)
+_QUEUED, _SENDING, _UNKNOWN = (
+    DeliveryState.QUEUED.value,
+    DeliveryState.SENDING.value,
+    DeliveryState.UNKNOWN.value,
+)
+# What may still change after the sender has done with it: an echo may come, or a day may pass.
+_MAY_CHANGE = (_UNKNOWN, DeliveryState.UNCONFIRMED.value)
+_FREE = chunk.c.lease_until.is_(None) | (chunk.c.lease_until < db_epoch())
+_HELD = (
+    chunk.update()
+    .where(chunk.c.id == sa.bindparam("chunk"), chunk.c.fence == sa.bindparam("held"))
+    .where(chunk.c.lease_until >= db_epoch(), chunk.c.done_at.is_(None))
+)
+_RENEW = _HELD.values(lease_until=db_epoch() + sa.bindparam("seconds", type_=sa.Float))
+
+
+def add(tx: Tx, *, broadcast_id: int, page_id: str, due_at: datetime, size: int) -> int:
+    """Add a chunk; its id."""
+    values = {
+        "broadcast_id": broadcast_id,
+        "page_id": page_id,
+        "due_at": due_at,
+        "size": size,
+        "fence": 0,
+    }
+    added = tx.execute(chunk.insert().values(**values))
+    return int(added.inserted_primary_key[0])
+
+
+def set_size(tx: Tx, chunk_id: int) -> int:
+    """Count what is in a new chunk and write it down; an empty one goes. How many there are."""
+    query = sa.select(sa.func.count()).select_from(delivery).where(delivery.c.chunk_id == chunk_id)
+    size = int(tx.execute(query).scalar_one())
+    this = chunk.c.id == chunk_id
+    tx.execute(chunk.update().where(this).values(size=size) if size else chunk.delete().where(this))
+    return size
+
+
+def due(tx: Tx, now: datetime, limit: int) -> list[int]:
+    """Chunks whose time has come, that nobody holds, of running broadcasts and Pages that are not paused."""
+    paused = page.c.paused_reason.isnot(None) & (page.c.paused_until.is_(None) | (page.c.paused_until > now))
+    query = (
+        sa.select(chunk.c.id)
+        .select_from(
+            chunk.join(broadcast, broadcast.c.id == chunk.c.broadcast_id).join(
+                page, page.c.page_id == chunk.c.page_id
+            )
+        )
+        .where(chunk.c.done_at.is_(None), chunk.c.due_at <= now, _FREE)
+        .where(broadcast.c.state == BroadcastState.RUNNING.value, ~paused)
+        .order_by(chunk.c.due_at, chunk.c.id)
+        .limit(limit)
+    )
+    return list(tx.execute(query).scalars())
+
+
+def next_due(tx: Tx) -> datetime | None:
+    """When the next chunk of a running broadcast is due."""
+    query = (
+        sa.select(sa.func.min(chunk.c.due_at))
+        .select_from(chunk.join(broadcast))
+        .where(chunk.c.done_at.is_(None), broadcast.c.state == BroadcastState.RUNNING.value)
+    )
+    found: datetime | None = tx.execute(query).scalar_one()
+    return found
+
+
+def lease(tx: Tx, chunk_id: int, owner: str, seconds: float) -> Chunk | None:
+    """Hold a chunk that nobody holds, under the next fence; None if somebody does or it is done."""
+    taken = tx.execute(
+        chunk.update()
+        .where(chunk.c.id == chunk_id, chunk.c.done_at.is_(None), _FREE)
+        .values(owner=owner, fence=chunk.c.fence + 1, lease_until=db_epoch() + seconds)
+    )
+    if not taken.rowcount:
+        return None
+    return _chunk(tx.execute(sa.select(*_COLUMNS).where(chunk.c.id == chunk_id)).one())
+
+
+def renew(tx: Tx, chunk_id: int, fence: int, seconds: float) -> bool:
+    """Hold it for longer; False if the lease ran out and it is, or may be, somebody else's."""
+    values = {"chunk": chunk_id, "held": fence, "seconds": seconds}
+    return bool(tx.execute(_RENEW, values).rowcount)
+
+
+def release(tx: Tx, chunk_id: int, fence: int, now: datetime) -> bool:
+    """Give a chunk back: done if nothing in it can be sent any more, else due when the next message is.
+
+    False if it is not ours.
+    """
+    counts = count(tx, chunk_id)
+    again_at = _again_at(tx, chunk_id, now)
+    values: dict[str, Any] = {"owner": None, "lease_until": None}
+    if again_at is None and not counts.get(_SENDING):
+        values |= {"done_at": now, "counts": counts}
+    elif again_at is not None:
+        values |= {"due_at": again_at}
+    given = tx.execute(chunk.update().where(chunk.c.id == chunk_id, chunk.c.fence == fence).values(**values))
+    return bool(given.rowcount)
+
+
+def unfinished(tx: Tx, broadcast_id: int) -> bool:
+    """Whether anything of the broadcast is still to be sent."""
+    query = sa.select(chunk.c.id).where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.is_(None))
+    return tx.execute(query.limit(1)).first() is not None
+
+
+def count(tx: Tx, chunk_id: int) -> dict[str, int]:
+    """Its deliveries by state, counted."""
+    query = (
+        sa.select(delivery.c.state, sa.func.count())
+        .where(delivery.c.chunk_id == chunk_id)
+        .group_by(delivery.c.state)
+    )
+    return {row[0]: int(row[1]) for row in tx.execute(query)}
+
+
+def progress(tx: Tx, broadcast_id: int) -> dict[str, int]:
+    """The broadcast's deliveries by state, every state named."""
+    total: Counter[str] = Counter({state.value: 0 for state in DeliveryState})
+    query = sa.select(*_COLUMNS).where(chunk.c.broadcast_id == broadcast_id)
+    for row in tx.execute(query).all():
+        part = _chunk(row)
+        if part.done_at is not None and not _is_open(part.counts):
+            total.update(part.counts or {})
+        elif part.fence == 0:
+            total[_QUEUED] += part.size
+        else:
+            total.update(count(tx, part.id))
+    return dict(total)
+
+
+def recount(tx: Tx, chunk_id: int) -> None:
+    """Write down again what a finished chunk came to."""
+    this = (chunk.c.id == chunk_id) & chunk.c.done_at.isnot(None)
+    tx.execute(chunk.update().where(this).values(counts=count(tx, chunk_id)))
+
+
+def cancel(tx: Tx, broadcast_id: int, now: datetime, reason: str, limit: int) -> int:
+    """Skip what is still queued of a broadcast, so many at once; how many were."""
+    ids = (
+        sa.select(delivery.c.id)
+        .join(chunk, chunk.c.id == delivery.c.chunk_id)
+        .where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.is_(None))
+        .where(delivery.c.state == _QUEUED)
+        .limit(limit)
+    )
+    skipped = tx.execute(
+        delivery.update()
+        .where(delivery.c.id.in_(ids.scalar_subquery()), delivery.c.state == _QUEUED)
+        .values(
+            state=DeliveryState.SKIPPED.value,
+            reason=reason,
+            settled_at=now,
+            next_attempt_at=None,
+        )
+    )
+    return int(skipped.rowcount)
+
+
+def close_settled(tx: Tx, broadcast_id: int, now: datetime) -> None:
+    """Finish the chunks of a cancelled broadcast in which nothing is on its way any more."""
+    mine = sa.select(chunk.c.id).where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.is_(None), _FREE)
+    for chunk_id in tx.execute(mine).scalars().all():
+        counts = count(tx, chunk_id)
+        if not counts.get(_SENDING) and not counts.get(_QUEUED):
+            tx.execute(chunk.update().where(chunk.c.id == chunk_id).values(done_at=now, counts=counts))
+
+
+def _is_open(counts: dict[str, int] | None) -> bool:
+    return any((counts or {}).get(state) for state in _MAY_CHANGE)
+
+
+def _again_at(tx: Tx, chunk_id: int, now: datetime) -> datetime | None:
+    """When something in it can be sent again; None if never."""
+    mine = delivery.c.chunk_id == chunk_id
+    at = sa.func.min(sa.func.coalesce(delivery.c.next_attempt_at, now))
+    queued = sa.select(at).where(mine, delivery.c.state == _QUEUED)
+    asked = sa.select(at).where(mine, delivery.c.state == _UNKNOWN, delivery.c.route == Route.TOKEN.value)
+    found = [tx.execute(query).scalar_one() for query in (queued, asked)]
+    return min((_as_utc(tx, each) for each in found if each is not None), default=None)
+
+
+def _as_utc(tx: Tx, value: Any) -> datetime:
+    """What an aggregate gives back has lost its column's type on SQLite."""
+    kind = chunk.c.due_at.type
+    found: datetime = kind.process_result_value(value, tx.dialect)
+    return found
+
+
+def _chunk(row: Row[Any]) -> Chunk:
+    return Chunk(**row._mapping)

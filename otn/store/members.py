@@ -1,0 +1,110 @@
+"""Who belongs to a broadcast, a few hundred at a time, along an index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from otn.models import Broadcast, TokenState
+from otn.store.audience import conditions
+from otn.store.broadcasts import Cursor, topic_ids
+from otn.store.engine import Tx
+from otn.store.schema import contact, otn_token
+
+CONTACTS_A_LOOK = 5_000  # rows of `contact` that one look for open windows walks over
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A person to whom a broadcast is to be sent."""
+
+    contact_id: int
+    page_id: str
+    time_zone: str | None
+    topic_id: int | None
+
+
+def newest_token(tx: Tx) -> int:
+    """The id of the newest token there is."""
+    return int(tx.execute(sa.select(sa.func.coalesce(sa.func.max(otn_token.c.id), 0))).scalar_one())
+
+
+def next_by_token(
+    tx: Tx, planned: Broadcast, before: Cursor, now: datetime, limit: int
+) -> tuple[list[Member], Cursor | None]:
+    """The next people with an available token, soonest to expire first; the cursor after them, None at the end.
+
+    Somebody with several tokens comes up several times.
+    """
+    if before.contact is not None:
+        return [], None
+    left = [each for each in topic_ids(tx, planned.topic) if before.topic is None or each >= before.topic]
+    for topic_id in left:
+        here = before if topic_id == before.topic else Cursor(topic=topic_id)
+        rows = tx.execute(_by_token(planned, topic_id, here, now, limit)).all()
+        if rows:
+            last = rows[-1]
+            members = [
+                Member(
+                    contact_id=row.contact_id, page_id=row.page_id, time_zone=row.timezone, topic_id=topic_id
+                )
+                for row in {row.contact_id: row for row in rows}.values()
+            ]
+            return members, Cursor(topic=topic_id, expires_at=last.expires_at, token=last.id)
+    return [], None
+
+
+def next_by_window(
+    tx: Tx, planned: Broadcast, before: Cursor, now: datetime, limit: int
+) -> tuple[list[Member], Cursor | None]:
+    """The next people whose messaging window is open, by id; the cursor after them, None at the end.
+
+    Walks a stretch of the table, so that one look stays short; it may find nobody and still not be the end.
+    """
+    after = before.contact or 0
+    stretch = sa.select(contact.c.id).where(contact.c.id > after).order_by(contact.c.id)
+    end = tx.execute(
+        sa.select(sa.func.max(sa.column("id"))).select_from(stretch.limit(CONTACTS_A_LOOK).subquery())
+    ).scalar_one()
+    if end is None:
+        return [], None
+    ids = topic_ids(tx, planned.topic)
+    query = (
+        sa.select(contact.c.id, contact.c.page_id, contact.c.timezone)
+        .where(contact.c.id > after, contact.c.id <= end, contact.c.window_until > now)
+        .where(contact.c.erase_requested_at.is_(None), *conditions(planned, ids))
+        .order_by(contact.c.id)
+        .limit(limit)
+    )
+    rows = tx.execute(query).all()
+    topic_id = ids[0] if len(ids) == 1 else None
+    members = [
+        Member(contact_id=row.id, page_id=row.page_id, time_zone=row.timezone, topic_id=topic_id)
+        for row in rows
+    ]
+    reached = rows[-1].id if len(rows) == limit else end
+    return members, Cursor(
+        topic=before.topic, expires_at=before.expires_at, token=before.token, contact=reached
+    )
+
+
+def _by_token(planned: Broadcast, topic_id: int, here: Cursor, now: datetime, limit: int) -> Any:
+    token = otn_token.c
+    query = (
+        sa.select(token.id, token.expires_at, token.contact_id, contact.c.page_id, contact.c.timezone)
+        .select_from(otn_token.join(contact, contact.c.id == token.contact_id))
+        .where(token.state == TokenState.AVAILABLE.value, token.topic_id == topic_id)
+        .where(token.expires_at > now, token.id <= (planned.watermark or 0))
+        .where(contact.c.erase_requested_at.is_(None), *conditions(planned, [topic_id]))
+        .order_by(token.expires_at, token.id)
+        .limit(limit)
+    )
+    if here.expires_at is None:
+        return query
+    return query.where(
+        token.expires_at >= here.expires_at,
+        (token.expires_at > here.expires_at) | (token.id > here.token),
+    )

@@ -1,0 +1,47 @@
+"""Table `rate_bucket`: how many messages a Page sends a second, over all workers and hosts.
+
+GCRA in one row, on the database's clock: the row holds the moment at which everything that was permitted so far
+will have gone out, and each permit moves it on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from otn.store.engine import Tx, db_epoch, insert_if_new
+from otn.store.schema import rate_bucket
+
+MESSAGES, MEDIA = "messages", "media"
+
+_THIS = (rate_bucket.c.page_id == sa.bindparam("page")) & (rate_bucket.c.kind == sa.bindparam("what"))
+_SECONDS = sa.bindparam("seconds", type_=sa.Float)
+_NOW = db_epoch()
+_TAKE = (
+    rate_bucket.update()
+    .where(_THIS)
+    .values(tat=sa.case((rate_bucket.c.tat < _NOW, _NOW), else_=rate_bucket.c.tat) + _SECONDS)
+)
+_GIVE_BACK = rate_bucket.update().where(_THIS).values(tat=rate_bucket.c.tat - _SECONDS)
+_WAIT = sa.select(rate_bucket.c.tat - _NOW).where(_THIS)
+
+
+def take(tx: Tx, page_id: str, kind: str, number: int, per_second: float) -> float:
+    """Permit so many messages; the seconds until the first of them may go, the others follow evenly.
+
+    Nothing is saved up: a Page that was silent starts at the rate, so that no second has more than it.
+    In a transaction of its own: who holds this row makes every other sender wait.
+    """
+    values: dict[str, Any] = {"page": page_id, "what": kind, "seconds": number / per_second}
+    if not tx.execute(_TAKE, values).rowcount:
+        insert_if_new(tx, rate_bucket, {"page_id": page_id, "kind": kind, "tat": 0.0}, ["page_id", "kind"])
+        tx.execute(_TAKE, values)
+    wait = float(tx.execute(_WAIT, {"page": page_id, "what": kind}).scalar_one()) - number / per_second
+    return max(0.0, wait)
+
+
+def give_back(tx: Tx, page_id: str, kind: str, number: int, per_second: float) -> None:
+    """Take back permits that nobody used."""
+    values: dict[str, Any] = {"page": page_id, "what": kind, "seconds": number / per_second}
+    tx.execute(_GIVE_BACK, values)
