@@ -28,6 +28,10 @@ CANNOT_RECEIVE_PAUSE = timedelta(hours=1)  # between tries of a token after 10/2
 MAX_TRIES = 5  # of a send that never left us
 FIRST_BACKOFF = timedelta(seconds=5)
 LONGEST_BACKOFF = timedelta(hours=6)
+# RATE: messages a second and Page. What we aim at is lower, so that no second comes to have more.
+MOST_SENDS_PER_SECOND = 300.0  # text, links and templates
+SENDS_PER_SECOND = 290.0  # unless OTN_SENDS_PER_SECOND says less
+MEDIA_PER_SECOND = 10.0  # audio and video
 
 _WINDOW_LENGTH = {WindowOpening.AD: AD_WINDOW}
 

@@ -25,6 +25,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from otn.errors import ConfigError
+from otn.policy import MOST_SENDS_PER_SECOND, SENDS_PER_SECOND
 
 CHANNEL: Final = "channels.messenger.MessengerInput"
 DEFAULT_GRAPH_URL: Final = "https://graph.facebook.com"
@@ -110,6 +111,8 @@ class Settings:
     hash_key: Secret
     # Optional: without it there is no notify endpoint.
     notify_key: Secret
+    # Messages a second and Page, over all workers and hosts.
+    sends_per_second: float = SENDS_PER_SECOND
 
 
 def load_settings(root: Path, environ: Mapping[str, str] = os.environ, *, need: frozenset[Need]) -> Settings:
@@ -254,6 +257,7 @@ class _Reader:
             encryption_keys=self._encryption_keys() if Need.ENCRYPTION_KEYS in need else (),
             hash_key=self._hash_key() if Need.HASH_KEY in need else Secret(),
             notify_key=self._optional_secret("OTN_NOTIFY_KEY") if Need.NOTIFY_KEY in need else Secret(),
+            sends_per_second=self._sends_per_second(),
         )
         if self.problems:
             raise ConfigError(self.problems)
@@ -428,6 +432,18 @@ class _Reader:
                 "out, or point MESSENGER_GRAPH_URL at the simulator"
             )
         return self.root / found.text
+
+    def _sends_per_second(self) -> float:
+        found = self._find("OTN_SENDS_PER_SECOND")
+        if found is None:
+            return SENDS_PER_SECOND
+        number = float(found.text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", found.text) else 0.0
+        if not 1 <= number <= MOST_SENDS_PER_SECOND:
+            self.problems.append(
+                f"{found.where} is not a number from 1 to {MOST_SENDS_PER_SECOND:g}: write how many messages a "
+                f"second may leave a Page, or leave it out for {SENDS_PER_SECOND:g}"
+            )
+        return number
 
     def _database_url(self) -> str:
         found = self._find("OTN_DATABASE_URL")

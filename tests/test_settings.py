@@ -99,6 +99,20 @@ def test_the_notify_key_is_optional(tmp_path: Path) -> None:
     assert not load_settings(tmp_path, environ, need=EVERYTHING).notify_key
 
 
+@pytest.mark.parametrize("number", ["1", "12.5", "300"])
+def test_how_many_messages_leave_a_page_in_a_second_can_be_lowered(tmp_path: Path, number: str) -> None:
+    assert load_settings(tmp_path, {}, need=ACTION_SERVER).sends_per_second == 290
+    environ = {"OTN_SENDS_PER_SECOND": number}
+    assert load_settings(tmp_path, environ, need=ACTION_SERVER).sends_per_second == float(number)
+
+
+@pytest.mark.parametrize("number", ["0", "0.5", "301", "-1", "nan", "inf", "1e2", "many", "\u0663"])
+def test_no_more_messages_a_second_than_meta_allows(tmp_path: Path, number: str) -> None:
+    (problem,) = problems_of(tmp_path, {"OTN_SENDS_PER_SECOND": number}, ACTION_SERVER)
+    assert problem.startswith("OTN_SENDS_PER_SECOND in the environment")
+    assert "1 to 300" in problem
+
+
 def test_a_secret_shows_itself_only_when_asked() -> None:
     secret = Secret("hush")
     assert "hush" not in f"{secret} {secret!r} {[secret]}"
