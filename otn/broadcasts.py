@@ -173,7 +173,7 @@ def cancel(tx: Tx, broadcast_id: int, *, who: str, now: datetime) -> Broadcast:
 
 def halt(tx: Tx, broadcast_id: int, reason: str, now: datetime) -> bool:
     """Stop it because of what Meta or a rule says, until somebody resumes it; False if it did not run."""
-    halted = broadcasts.move(tx, broadcast_id, (_S.RUNNING, _S.SCHEDULED), _S.HALTED, state_reason=reason)
+    halted = broadcasts.halt(tx, broadcast_id, reason)
     if halted:
         _record(tx, "otn", "halt", broadcast_id, now, reason=reason)
     return halted
@@ -255,6 +255,14 @@ def freeze(
     return True
 
 
+def anything_to_end(tx: Tx) -> bool:
+    """Whether a broadcast may be at its end, or a cancelled one still has something in the queue."""
+    done = any(not chunks.unfinished(tx, each.id) for each in broadcasts.running(tx, frozen=True))
+    return done or any(
+        chunks.unfinished(tx, each.id) for each in broadcasts.every(tx, states=(_S.CANCELLED,))
+    )
+
+
 def finish(tx: Tx, now: datetime) -> int:
     """End the broadcasts of which nothing is left to send; how many."""
     ended = 0
@@ -269,9 +277,8 @@ def sweep_cancelled(tx: Tx, now: datetime) -> int:
     done = 0
     for planned in broadcasts.every(tx, states=(_S.CANCELLED,)):
         if done < ROWS and chunks.unfinished(tx, planned.id):
-            skipped = chunks.cancel(tx, planned.id, now, Reason.CANCELLED.value, ROWS - done)
-            done += skipped
-            if not skipped:
+            done += chunks.cancel(tx, planned.id, now, Reason.CANCELLED.value, ROWS - done)
+            if done < ROWS:
                 chunks.close_settled(tx, planned.id, now)
     return done
 

@@ -53,6 +53,8 @@ from otn.vault import Vault
 LEASE_SECONDS = 60.0  # longer than any send's total deadline
 LONGEST_KEY = 255  # characters of `dedupe_key`
 PAUSED_PAUSE = timedelta(minutes=5)  # between looks at a delivery whose page is paused
+# SEND: proactive messages inside the window are UPDATE. OTN's own sample carries no type, so we send none.
+MESSAGING_TYPE = {Route.WINDOW: "UPDATE", Route.TOKEN: None, Route.HUMAN_AGENT: "MESSAGE_TAG"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,14 +318,10 @@ def _attempt(
         wire_id=current.wire_id,
         recipient={"id": current.psid} if by_psid else _token_recipient(tx, vault, token_id),
         message=with_metadata(current.message, current.wire_id),
-        messaging_type=_MESSAGING_TYPE[allowed.route],
+        messaging_type=MESSAGING_TYPE[allowed.route],
         tag="HUMAN_AGENT" if allowed.route is Route.HUMAN_AGENT else None,
         notification_type=current.notification_type,
     )
-
-
-# SEND: proactive messages inside the window are UPDATE. OTN's own sample carries no type, so we send none.
-_MESSAGING_TYPE = {Route.WINDOW: "UPDATE", Route.TOKEN: None, Route.HUMAN_AGENT: "MESSAGE_TAG"}
 
 
 def _token_recipient(tx: Tx, vault: Vault, token_id: int | None) -> dict[str, str]:

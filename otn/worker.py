@@ -1,27 +1,34 @@
-"""What has to be done outside of conversations: jobs, each short and safe to repeat, and a plain loop around them.
+"""What has to be done outside of conversations: jobs, each safe to repeat.
 
-Any number of workers may run. Every job is harmless to run twice: the database decides who does what.
+Any number of workers may run. Every job is harmless to run twice: the database decides who does what. `otn.queue` hands
+the jobs to workers; here stands what they do.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
-from otn import sending
+from otn import broadcasts, mailing, sending
 from otn.app import App
 from otn.errors import OtnError, StoreUnavailable
 from otn.intake import INBOX_KEPT
+from otn.models import Broadcast
 from otn.sending import Graph
-from otn.store import Tx, deliveries, inbox, tokens
+from otn.store import Tx, chunks, deliveries, inbox, tokens
+from otn.store import broadcasts as stored_broadcasts
 
 TICK = timedelta(seconds=2)  # between looks for something that is due
 HOUSEKEEPING = timedelta(minutes=1)  # between rounds of what is never urgent
 TROUBLE_PAUSE = timedelta(minutes=5)  # before a delivery is looked at again that raised an error
 BATCH = 500  # rows a write transaction: more would make the webhook wait
 BREATH = timedelta(milliseconds=20)  # after each batch, for the same reason
+FREEZES_A_TICK = 20  # batches, so that a tick stays short
+HINTS = 4  # chunks that a tick names: more than any one worker sends at once
 
 log = logging.getLogger(__name__)
 
@@ -34,30 +41,96 @@ class Stop(Protocol):
     def wait(self, timeout: float) -> bool: ...
 
 
-def run(app: App, graph: Graph, stop: Stop) -> None:
-    """Do what is due, until told to stop. What is being sent at that moment is sent and recorded first."""
-    kept_house_at: datetime | None = None
-    while not stop.is_set():
-        now = app.clock()
-        keeping_house = kept_house_at is None or abs(now - kept_house_at) >= HOUSEKEEPING
-        if _survives(app, graph, stop, keeping_house=keeping_house) and keeping_house:
-            kept_house_at = now
-        stop.wait(TICK.total_seconds())
-
-
 def run_once(app: App, graph: Graph, stop: Stop) -> int:
-    """Do what is due until nothing is, or told to stop; how many deliveries were taken up."""
+    """Do what is due until nothing is, or told to stop; how many messages were taken up."""
     taken_up = 0
-    while not stop.is_set() and (number := settle_what_is_open(app, graph, stop)):
-        taken_up += number
+    while not stop.is_set():
+        moved = tick(app, graph, stop)
+        sent = send(app, stop)
+        taken_up += moved.deliveries + sent
+        if not (moved.is_busy or moved.deliveries or sent):
+            break
     keep_house(app, stop)
     return taken_up
 
 
-def settle_what_is_open(app: App, graph: Graph, stop: Stop) -> int:
-    """One round over the deliveries that wait for something; how many were taken up."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """What one tick came to. `deliveries`: single ones taken up; `is_busy`: there is more to do at once.
+
+    `chunks`: parts of broadcasts that are due and that nobody holds.
+    """
+
+    deliveries: int
+    is_busy: bool
+    chunks: tuple[int, ...] = ()
+
+
+def tick(app: App, graph: Graph, stop: Stop) -> Tick:
+    """Everything that time brings: starts, members frozen, dead senders, single deliveries, ends.
+
+    Any number of ticks may run at once.
+    """
     lapse_leases(app, stop)
-    return deliver_due(app, graph, stop)
+    start_broadcasts(app)
+    is_busy = freeze_members(app, stop)
+    finish_broadcasts(app, stop)
+    deliveries_taken_up = deliver_due(app, graph, stop)
+    with app.store.read() as tx:
+        due = chunks.due(tx, app.clock(), HINTS)
+    return Tick(deliveries=deliveries_taken_up, is_busy=is_busy, chunks=tuple(due))
+
+
+def send(app: App, stop: Stop, first: int | None = None) -> int:
+    """Send the chunks that are due, beginning with `first`; how many messages were POSTed."""
+    return asyncio.run(mailing.send_due(app, stop, first))
+
+
+def start_broadcasts(app: App) -> None:
+    """Start those whose time has come."""
+    now = app.clock()
+    with app.store.read() as tx:
+        anything = bool(stored_broadcasts.due(tx, now, 1))
+    if anything:
+        with app.store.begin() as tx:
+            log.info("broadcasts scheduled -> running or halted: %d", broadcasts.start_due(tx, now))
+
+
+def freeze_members(app: App, stop: Stop) -> bool:
+    """Freeze some members of each broadcast that has started; whether any are left."""
+    with app.store.read() as tx:
+        unfrozen = stored_broadcasts.running(tx, frozen=False)
+    left = [planned for planned in unfrozen if not _freeze(app, planned, stop)]
+    return bool(left) and not stop.is_set()
+
+
+def _freeze(app: App, planned: Broadcast, stop: Stop) -> bool:
+    """Freeze some; whether that were all of them."""
+    for _ in range(FREEZES_A_TICK):
+        if stop.is_set():
+            return False
+        now = app.clock()
+        with app.store.read() as tx:
+            before, found, after = broadcasts.next_members(tx, planned, now)
+        with app.store.begin() as tx:
+            if not broadcasts.freeze(tx, planned, before, found, after, now):
+                return True  # somebody else freezes it at this moment, or it was stopped
+        if after is None:
+            log.info("broadcast %d: all members are frozen", planned.id)
+            return True
+        stop.wait(BREATH.total_seconds())
+    return False
+
+
+def finish_broadcasts(app: App, stop: Stop) -> None:
+    """End those of which nothing is left to send, and empty the queues of cancelled ones."""
+    now = app.clock()
+    with app.store.read() as tx:
+        ending = broadcasts.anything_to_end(tx)
+    if ending:
+        with app.store.begin() as tx:
+            broadcasts.finish(tx, now)
+        _in_batches(app, stop, lambda tx: broadcasts.sweep_cancelled(tx, now), "deliveries -> cancelled")
 
 
 def keep_house(app: App, stop: Stop) -> None:
@@ -139,12 +212,10 @@ def _in_batches(app: App, stop: Stop, change: Callable[[Tx], int], what: str) ->
     return total
 
 
-def _survives(app: App, graph: Graph, stop: Stop, *, keeping_house: bool) -> bool:
-    """One round; whatever goes wrong is logged and tried again in the next one."""
+def survives(job: Callable[[], object]) -> bool:
+    """Do a job; whatever goes wrong is logged, and tried again by whoever comes next."""
     try:
-        settle_what_is_open(app, graph, stop)
-        if keeping_house:
-            keep_house(app, stop)
+        job()
     except OtnError as problem:
         log.error("%s; trying again", problem)
         return False

@@ -64,6 +64,7 @@ DOOR_OF = {
     "rasa": {"channels"},
     "sanic": {"channels"},
     "rasa_sdk": {"actions"},
+    "huey": {"otn.queue"},
     "typer": {"otn.cli"},
     "rich": {"otn.cli"},
     "simulator": set(),

@@ -20,7 +20,7 @@ from simulated import TOPIC, Project, environment, project
 from otn import delivery, sending, worker
 from otn.app import App
 from otn.delivery import Order
-from otn.errors import ConfigError, StoreUnavailable, Unreachable
+from otn.errors import ConfigError, Unreachable
 from otn.graph.protocol import HttpRequest, Sent
 from otn.graph.sync import SyncGraph
 from otn.messages import text
@@ -319,45 +319,6 @@ def left(app: App) -> tuple[int, int]:
         events = tx.execute(sa.select(sa.func.count()).select_from(inbound_event)).scalar_one()
         query = sa.select(sa.func.count()).select_from(otn_token).where(otn_token.c.ciphertext.isnot(None))
         return events, tx.execute(query).scalar_one()
-
-
-def test_the_loop_outlives_trouble_and_stops_when_told(
-    shop: Project,
-    app: App,
-    graph: SyncGraph,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    troubles: list[Exception] = [StoreUnavailable("the database does not answer"), KeyError("what a secret")]
-    rounds = Rounds(4)
-    real = worker.settle_what_is_open
-    done = []
-
-    def troubled(*arguments: object) -> int:
-        if troubles:
-            raise troubles.pop(0)
-        done.append(1)
-        return real(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(worker, "settle_what_is_open", troubled)
-    worker.run(app, graph, rounds)
-    assert rounds.waits == [worker.TICK.total_seconds()] * 4
-    assert len(done) == 2
-    assert "does not answer" in caplog.text
-    assert "KeyError" in caplog.text
-    assert "secret" not in caplog.text
-
-
-def test_the_loop_keeps_house_once_a_minute(
-    shop: Project, app: App, graph: SyncGraph, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = []
-    monkeypatch.setattr(worker, "keep_house", lambda *_: kept.append(app.clock()))
-    worker.run(app, graph, Rounds(5))
-    assert len(kept) == 1
-    shop.pass_time(timedelta(hours=1))
-    worker.run(app, graph, Rounds(5))
-    assert len(kept) == 2
 
 
 def test_a_paused_page_keeps_an_open_question_open(

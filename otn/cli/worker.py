@@ -33,23 +33,20 @@ def worker(
     """
     from otn import worker as jobs
     from otn.graph.sync import SyncGraph
+    from otn.queue import Queue
 
     with (
         _logging_to_stderr(),
         opened(context, to_send=True) as app,
-        SyncGraph() as graph,
         _stopped_by_signals() as stop,
     ):
         if once:
-            number = jobs.run_once(app, graph, stop)
-            say(
-                f"Nothing is due any more; {number} deliveries were taken up."
-                if number
-                else "Nothing is due."
-            )
+            with SyncGraph() as graph:
+                number = jobs.run_once(app, graph, stop)
+            say(f"Nothing is due any more; {number} messages were taken up." if number else "Nothing is due.")
             return
         logging.getLogger("otn.worker").info("worker %d works on %r", os.getpid(), app.store)
-        jobs.run(app, graph, stop)
+        Queue(app, stop).work()
         logging.getLogger("otn.worker").info("worker %d has stopped", os.getpid())
 
 

@@ -163,6 +163,37 @@ def advance(tx: Tx, broadcast_id: int, old: Cursor, new: Cursor, *, frozen_at: d
     return bool(moved.rowcount)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusals:
+    """How many messages in a row were refused alike, and how."""
+
+    length: int = 0
+    kind: str | None = None
+
+    def next(self, kind: str) -> Refusals:
+        """With one more."""
+        return Refusals(length=self.length + 1 if kind == self.kind else 1, kind=kind)
+
+
+def refusals(tx: Tx, broadcast_id: int) -> Refusals:
+    """The refusals in a row so far; the row is locked until the transaction ends."""
+    columns = broadcast.c
+    query = sa.select(columns.equal_refusals, columns.last_refusal).where(columns.id == broadcast_id)
+    row = tx.execute(query.with_for_update()).one()
+    return Refusals(length=row.equal_refusals, kind=row.last_refusal)
+
+
+def note_refusals(tx: Tx, broadcast_id: int, streak: Refusals) -> None:
+    """Write down how many were refused in a row."""
+    change(tx, broadcast_id, equal_refusals=streak.length, last_refusal=streak.kind)
+
+
+def halt(tx: Tx, broadcast_id: int, reason: str) -> bool:
+    """Stop one that runs, or waits to, with a reason; False if it does not."""
+    old = (BroadcastState.RUNNING, BroadcastState.SCHEDULED)
+    return move(tx, broadcast_id, old, BroadcastState.HALTED, state_reason=reason)
+
+
 def topic_ids(tx: Tx, name: str) -> list[int]:
     """The topics that a broadcast's topic stands for: itself, or the members of the family by id."""
     if not name.endswith("*"):

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
-from otn.models import Delivery, DeliveryState, Origin, Route
+from otn.models import Contact, Delivery, DeliveryState, Origin, Route
 from otn.policy import UNCONFIRMED_AFTER
 from otn.store import chunks
 from otn.store.engine import Tx, db_epoch, insert_all_if_new, insert_if_new
@@ -41,6 +41,122 @@ def add_members(tx: Tx, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         row |= {"fence": 0, "attempts": 0, "doubtful": False, "window_refused": False, "human_agent": False}
     insert_all_if_new(tx, delivery, rows, ["dedupe_key"])
+
+
+_OF_CONTACT = "contact__"
+_CLAIM_COLUMNS = (
+    *(delivery.c[name] for name in _OWN),
+    topic.c.name.label("topic"),
+    *(contact.c[name].label(_OF_CONTACT + name) for name in Contact.__dataclass_fields__),
+)
+_AT = sa.bindparam("now", type_=delivery.c.next_attempt_at.type)
+_CLAIM = (
+    sa.select(*_CLAIM_COLUMNS)
+    .select_from(delivery.join(contact).outerjoin(topic, topic.c.id == delivery.c.topic_id))
+    .where(delivery.c.chunk_id == sa.bindparam("chunk"))
+    .where(
+        (
+            (delivery.c.state == _QUEUED)
+            & (delivery.c.next_attempt_at.is_(None) | (delivery.c.next_attempt_at <= _AT))
+        )
+        | (
+            (delivery.c.state == _UNKNOWN)
+            & (delivery.c.route == Route.TOKEN.value)
+            & (delivery.c.next_attempt_at <= _AT)
+        )
+    )
+    .where(delivery.c.state.in_([_QUEUED, _UNKNOWN]))
+    .order_by(delivery.c.state, delivery.c.id)
+    .limit(sa.bindparam("most"))
+    .with_for_update(of=[delivery, contact], skip_locked=True)
+)
+
+
+def claim(tx: Tx, chunk_id: int, now: datetime, limit: int) -> list[tuple[Delivery, Contact]]:
+    """The next deliveries of a chunk that may be sent now, with the people, locked until the transaction ends.
+
+    Who is locked by somebody else is left for the next look: nobody waits here, so nobody waits in a circle.
+    """
+    found = []
+    for row in tx.execute(_CLAIM, {"chunk": chunk_id, "now": now, "most": limit}):
+        values = dict(row._mapping)
+        person = Contact(**{name: values.pop(_OF_CONTACT + name) for name in Contact.__dataclass_fields__})
+        found.append((_made({**values, "page_id": person.page_id, "psid": person.psid}), person))
+    return found
+
+
+_START = (
+    delivery.update()
+    .where(delivery.c.id == sa.bindparam("delivery"), delivery.c.state == _QUEUED)
+    .values(
+        state=_SENDING,
+        fence=delivery.c.fence + 1,
+        attempts=delivery.c.attempts + 1,
+        route=sa.bindparam("way"),
+        rule=sa.bindparam("allowed_by"),
+        token_id=sa.bindparam("token"),
+        topic_id=sa.func.coalesce(sa.bindparam("about", type_=delivery.c.topic_id.type), delivery.c.topic_id),
+        message=sa.bindparam("said", type_=delivery.c.message.type),
+        lease_until=db_epoch() + sa.bindparam("seconds", type_=sa.Float),
+        sending_at=sa.bindparam("now", type_=delivery.c.sending_at.type),
+        next_attempt_at=None,
+        **_NO_ERROR,
+    )
+)
+_SKIP = (
+    delivery.update()
+    .where(delivery.c.id == sa.bindparam("delivery"), delivery.c.state == _QUEUED)
+    .values(
+        state=DeliveryState.SKIPPED.value,
+        reason=sa.bindparam("why"),
+        error=sa.bindparam("sentence"),
+        settled_at=sa.bindparam("now", type_=delivery.c.settled_at.type),
+        next_attempt_at=None,
+    )
+)
+_POSTPONE = (
+    delivery.update()
+    .where(delivery.c.id == sa.bindparam("delivery"), delivery.c.state == _QUEUED)
+    .values(next_attempt_at=sa.bindparam("until", type_=delivery.c.next_attempt_at.type))
+)
+_SETTLE_SENT = (
+    delivery.update()
+    .where(delivery.c.id == sa.bindparam("delivery"), delivery.c.state != DeliveryState.SENT.value)
+    .values(
+        state=DeliveryState.SENT.value,
+        message_id=sa.bindparam("mid"),
+        settled_at=sa.bindparam("now", type_=delivery.c.settled_at.type),
+        next_attempt_at=None,
+        **_NO_ERROR,
+    )
+)
+
+
+def start_all(tx: Tx, starts: Sequence[Mapping[str, Any]], lease_seconds: float, now: datetime) -> None:
+    """Move claimed deliveries to `sending`, each under its next fence.
+
+    Each start: delivery, way (the route), allowed_by (the rule), token, about (the topic), said (the message).
+    """
+    if starts:
+        tx.execute(_START, [{**each, "seconds": lease_seconds, "now": now} for each in starts])
+
+
+def skip_all(tx: Tx, skips: Sequence[Mapping[str, Any]], now: datetime) -> None:
+    """Say of claimed deliveries that the rules forbid them. Each skip: delivery, why, sentence."""
+    if skips:
+        tx.execute(_SKIP, [{**each, "now": now} for each in skips])
+
+
+def postpone_all(tx: Tx, later: Sequence[Mapping[str, Any]]) -> None:
+    """Look at claimed deliveries again later. Each: delivery, until."""
+    if later:
+        tx.execute(_POSTPONE, list(later))
+
+
+def settle_all_sent(tx: Tx, sent: Sequence[tuple[int, str | None]], now: datetime) -> None:
+    """Meta said yes to these: delivery id and message id."""
+    if sent:
+        tx.execute(_SETTLE_SENT, [{"delivery": each, "mid": mid, "now": now} for each, mid in sent])
 
 
 def to_retry(tx: Tx, broadcast_id: int, reasons: Collection[str], limit: int) -> dict[str, list[int]]:
@@ -310,8 +426,11 @@ def _one(tx: Tx, condition: Any) -> Delivery | None:
 
 
 def _delivery(row: Row[Any]) -> Delivery:
-    values = dict(row._mapping)
-    values["state"] = DeliveryState(row.state)
-    values["origin"] = Origin(row.origin)
-    values["route"] = Route(row.route) if row.route else None
+    return _made(dict(row._mapping))
+
+
+def _made(values: dict[str, Any]) -> Delivery:
+    values["state"] = DeliveryState(values["state"])
+    values["origin"] = Origin(values["origin"])
+    values["route"] = Route(values["route"]) if values["route"] else None
     return Delivery(**values)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +14,7 @@ from sqlalchemy.engine import Row
 from otn.errors import NotFound
 from otn.models import OtnToken, TokenCount, TokenState
 from otn.store.engine import Tx, insert_if_new
-from otn.store.schema import contact, otn_token, topic
+from otn.store.schema import contact, delivery, otn_token, topic
 
 _AVAILABLE = TokenState.AVAILABLE.value
 
@@ -69,6 +71,93 @@ def count(tx: Tx, contact_id: int, topic_id: int, now: datetime) -> TokenCount:
         if row.state == TokenState.USED.value:
             counts["last_used_at"] = row.last_used
     return TokenCount(**counts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRow:
+    """A token as the sender of a batch needs it."""
+
+    id: int
+    contact_id: int
+    topic_id: int
+    state: TokenState
+    expires_at: datetime
+    used_at: datetime | None
+    ciphertext: bytes | None
+
+
+_OF_CONTACTS = (
+    sa.select(*(otn_token.c[name] for name in TokenRow.__dataclass_fields__))
+    .where(otn_token.c.contact_id.in_(sa.bindparam("contacts", expanding=True)))
+    .where(otn_token.c.topic_id.in_(sa.bindparam("topics", expanding=True)))
+    .order_by(otn_token.c.expires_at, otn_token.c.id)
+)
+
+
+def of_contacts(tx: Tx, contact_ids: Sequence[int], topic_ids: Sequence[int]) -> dict[int, list[TokenRow]]:
+    """The tokens of these people for these topics, by person, the soonest to expire first."""
+    found: dict[int, list[TokenRow]] = {}
+    if contact_ids and topic_ids:
+        values = {"contacts": list(contact_ids), "topics": list(topic_ids)}
+        for row in tx.execute(_OF_CONTACTS, values):
+            token = TokenRow(**{**row._mapping, "state": TokenState(row.state)})
+            found.setdefault(token.contact_id, []).append(token)
+    return found
+
+
+def counted(rows: Sequence[TokenRow], now: datetime) -> TokenCount:
+    """One person's tokens by state, as `count` counts them."""
+    states = Counter("expired" if _is_lapsed(row, now) else row.state.value for row in rows)
+    used = [row.used_at for row in rows if row.state is TokenState.USED and row.used_at]
+    next_one = soonest(rows, now)
+    return TokenCount(
+        **states,
+        soonest_expiry=next_one.expires_at if next_one else None,
+        last_used_at=max(used, default=None),
+    )
+
+
+def soonest(rows: Sequence[TokenRow], now: datetime) -> TokenRow | None:
+    """Of one person's tokens in their order, the one that is drawn next."""
+    return next((row for row in rows if row.state is TokenState.AVAILABLE and not _is_lapsed(row, now)), None)
+
+
+def _is_lapsed(row: TokenRow, now: datetime) -> bool:
+    return row.state is TokenState.AVAILABLE and row.expires_at <= now
+
+
+def reserve_all(tx: Tx, token_ids: Sequence[int]) -> bool:
+    """Reserve these; False if one of them is not available any more: roll back then."""
+    query = (
+        otn_token.update()
+        .where(otn_token.c.id.in_(token_ids), otn_token.c.state == _AVAILABLE)
+        .values(state=TokenState.RESERVED.value, state_reason=None)
+    )
+    return int(tx.execute(query).rowcount) == len(token_ids)
+
+
+_USE_UP_OF_DELIVERY = (
+    otn_token.update()
+    .where(
+        otn_token.c.id
+        == sa.select(delivery.c.token_id)
+        .where(delivery.c.id == sa.bindparam("of_delivery"))
+        .scalar_subquery()
+    )
+    .where(otn_token.c.state != TokenState.USED.value)
+    .values(
+        state=TokenState.USED.value,
+        used_at=sa.bindparam("at", type_=otn_token.c.used_at.type),
+        ciphertext=None,
+        state_reason=None,
+    )
+)
+
+
+def use_up_all(tx: Tx, delivery_ids: Sequence[int], at: datetime) -> None:
+    """Mark the tokens that paid for these deliveries as spent."""
+    if delivery_ids:
+        tx.execute(_USE_UP_OF_DELIVERY, [{"of_delivery": each, "at": at} for each in delivery_ids])
 
 
 def reserve_soonest(tx: Tx, contact_id: int, topic_id: int, now: datetime) -> int | None:

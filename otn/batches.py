@@ -1,0 +1,268 @@
+"""The two transactions around every small batch of a broadcast: `begin` before the POSTs, `settle` after them.
+
+The same decisions and the same order as `otn.delivery` takes for one message, for up to a dozen people with a
+handful of statements. Whether the broadcast still runs, the Page is paused or it is quiet where the person lives is
+looked at here, so that at most one small batch follows a decision to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from otn import delivery, placeholders
+from otn.delivery import LEASE_SECONDS, MESSAGING_TYPE, Settled
+from otn.errors import InvalidMove, Refusal, Refused, SendError
+from otn.graph.protocol import Sent, with_metadata
+from otn.local_time import quiet_ends_at, zone_of
+from otn.messages import problems
+from otn.models import (
+    Attempt,
+    Broadcast,
+    BroadcastState,
+    Chunk,
+    Contact,
+    Delivery,
+    DeliveryState,
+    Page,
+    Route,
+)
+from otn.policy import Allow, Decision, Deny, Reason, choose_route, page_is_paused, pause_for
+from otn.store import Tx, audit, broadcasts, chunks, contact_facts, deliveries, pages, tokens
+from otn.store.tokens import TokenRow
+from otn.vault import Vault
+
+EQUAL_REFUSALS = 5  # so many in a row halt a broadcast
+
+# They say something about one person, and nothing about the next.
+_PERSONAL = {
+    Refusal.PERSON_UNAVAILABLE,
+    Refusal.NO_SUCH_PERSON,
+    Refusal.CANNOT_RECEIVE_NOW,
+    Refusal.THREAD_CONTROL,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A chunk that is held, and what it belongs to, as it was when it was taken."""
+
+    broadcast: Broadcast
+    chunk: Chunk
+    topic_ids: tuple[int, ...]
+    placeholders: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What may be POSTed now. `taken`: how many deliveries were looked at; none means that nothing is left now."""
+
+    attempts: tuple[Attempt, ...] = ()
+    taken: int = 0
+
+
+NOTHING = Batch()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Decided:
+    """What is to be written down about a batch."""
+
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    skips: list[dict[str, Any]] = field(default_factory=list)
+    later: list[dict[str, Any]] = field(default_factory=list)
+    reserved: list[int] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+def take(tx: Tx, chunk_id: int, owner: str) -> Job | None:
+    """Hold a chunk; None if somebody else does."""
+    chunk = chunks.lease(tx, chunk_id, owner, LEASE_SECONDS)
+    if chunk is None:
+        return None
+    planned = broadcasts.get(tx, chunk.broadcast_id)
+    return Job(
+        broadcast=planned,
+        chunk=chunk,
+        topic_ids=tuple(broadcasts.topic_ids(tx, planned.topic)),
+        placeholders=frozenset(placeholders.names(planned.message)),
+    )
+
+
+def begin(tx: Tx, vault: Vault, job: Job, limit: int, now: datetime) -> Batch:
+    """Decide about the next deliveries of a chunk, reserve tokens, record them as `sending`.
+
+    Commit before the first byte. Nothing, if the lease ran out, the broadcast does not run or the Page is paused.
+    """
+    if not chunks.renew(tx, job.chunk.id, job.chunk.fence, LEASE_SECONDS):
+        return NOTHING
+    page = pages.find(tx, job.chunk.page_id) or Page(page_id=job.chunk.page_id)
+    if broadcasts.state_of(tx, job.broadcast.id) is not BroadcastState.RUNNING or page_is_paused(page, now):
+        return NOTHING
+    claimed = deliveries.claim(tx, job.chunk.id, now, limit)
+    queued = [each for each in claimed if each[0].state is DeliveryState.QUEUED]
+    decided = _decide_all(tx, vault, job, page, queued, now)
+    _write(tx, decided, now)
+    again = [_again(tx, vault, one.id, now) for one, _ in claimed if one.state is DeliveryState.UNKNOWN]
+    attempts = (*decided.attempts, *(each for each in again if each is not None))
+    return Batch(attempts=attempts, taken=len(claimed))
+
+
+def settle(
+    tx: Tx, results: Sequence[tuple[Attempt, Sent | SendError]], now: datetime
+) -> list[tuple[SendError, Settled]]:
+    """Record Meta's answers; of those that were no yes, what became of the delivery."""
+    sent = [(attempt, answer) for attempt, answer in results if isinstance(answer, Sent)]
+    deliveries.settle_all_sent(
+        tx, [(attempt.delivery_id, answer.message_id) for attempt, answer in sent], now
+    )
+    by_token = [attempt.delivery_id for attempt, _ in sent if attempt.route is Route.TOKEN]
+    tokens.use_up_all(tx, by_token, now)
+    refused = [(attempt, error) for attempt, error in results if isinstance(error, SendError)]
+    return [(error, delivery.settle(tx, attempt, error, now)) for attempt, error in refused]
+
+
+def draw_conclusions(
+    tx: Tx, job: Job, sent: int, refused: Sequence[tuple[SendError, Settled]], now: datetime
+) -> str | None:
+    """Halt the broadcast if these answers are reason enough; the reason, None if it goes on.
+
+    In a transaction of its own: it locks the broadcast's row, and must hold no person's meanwhile.
+    """
+    streak = broadcasts.refusals(tx, job.broadcast.id)
+    for error, settled in refused:
+        if settled.delivery.state is not DeliveryState.REFUSED or not isinstance(error, Refused):
+            continue
+        if reason := _at_once(error):
+            return _halt(tx, job, reason, now)
+        if error.refusal not in _PERSONAL:
+            streak = streak.next(f"{error.code}/{error.subcode}")
+        if streak.length >= EQUAL_REFUSALS:
+            return _halt(tx, job, f"Meta refused {EQUAL_REFUSALS} messages in a row alike: {error}", now)
+    if sent and not refused:
+        streak = broadcasts.Refusals()
+    broadcasts.note_refusals(tx, job.broadcast.id, streak)
+    return None
+
+
+def _at_once(error: Refused) -> str | None:
+    if error.refusal is Refusal.BAD_MEDIA:
+        return f"The message is at fault: {error}"
+    return f"Nothing may leave the Page: {pause.reason}" if (pause := pause_for(error)) else None
+
+
+def _halt(tx: Tx, job: Job, reason: str, now: datetime) -> str:
+    if broadcasts.halt(tx, job.broadcast.id, reason):
+        subject = f"broadcast {job.broadcast.id}"
+        audit.record(
+            tx, who="meta", action="broadcast.halt", subject=subject, now=now, details={"reason": reason}
+        )
+    return reason
+
+
+def _decide_all(
+    tx: Tx,
+    vault: Vault,
+    job: Job,
+    page: Page,
+    queued: Sequence[tuple[Delivery, Contact]],
+    now: datetime,
+) -> _Decided:
+    decided = _Decided()
+    ids = [contact.id for _, contact in queued]
+    held = tokens.of_contacts(tx, ids, job.topic_ids)
+    attributes = contact_facts.attributes_of(tx, ids, job.placeholders) if job.placeholders else {}
+    for one, contact in queued:
+        if until := _quiet_until(job, contact, page, now):
+            decided.later.append({"delivery": one.id, "until": until})
+            continue
+        rows = held.get(contact.id, [])
+        decision: Decision = choose_route(contact, page, tokens.counted(rows, now), now)
+        message = one.message or _worded(job, contact, attributes.get(contact.id, {}))
+        if isinstance(decision, Allow) and job.placeholders and (found := problems(message)):
+            decision = Deny(reason=Reason.NOT_ONE_MESSAGE, sentence=" ".join(found))
+        if isinstance(decision, Deny):
+            decided.skips.append(
+                {"delivery": one.id, "why": decision.reason.value, "sentence": decision.sentence}
+            )
+        else:
+            _start(decided, vault, one, contact, decision, message, rows, now)
+    return decided
+
+
+def _start(
+    decided: _Decided,
+    vault: Vault,
+    one: Delivery,
+    contact: Contact,
+    allowed: Allow,
+    message: dict[str, Any],
+    rows: Sequence[TokenRow],
+    now: datetime,
+) -> None:
+    token = tokens.soonest(rows, now) if allowed.route is Route.TOKEN else None
+    if token is not None:
+        assert token.ciphertext is not None  # noqa: S101 - destroyed only when used, lapsed or erased
+        decided.reserved.append(token.id)
+        recipient = {"one_time_notif_token": vault.open(token.ciphertext).decode()}
+    else:
+        recipient = {"id": contact.psid}
+    decided.starts.append(
+        {
+            "delivery": one.id,
+            "way": allowed.route.value,
+            "allowed_by": allowed.rule,
+            "token": token.id if token else None,
+            # Inside the window: what the person agreed to last, as far as that is known.
+            "about": token.topic_id if token else rows[-1].topic_id if rows else None,
+            "said": message,
+        }
+    )
+    decided.attempts.append(
+        Attempt(
+            delivery_id=one.id,
+            fence=one.fence + 1,
+            page_id=contact.page_id,
+            route=allowed.route,
+            wire_id=one.wire_id,
+            recipient=recipient,
+            message=with_metadata(message, one.wire_id),
+            messaging_type=MESSAGING_TYPE[allowed.route],
+            notification_type=one.notification_type,
+        )
+    )
+
+
+def _write(tx: Tx, decided: _Decided, now: datetime) -> None:
+    if decided.reserved and not tokens.reserve_all(tx, decided.reserved):
+        raise InvalidMove("a permission was taken by somebody else at this moment; try again")
+    deliveries.start_all(tx, decided.starts, LEASE_SECONDS, now)
+    deliveries.skip_all(tx, decided.skips, now)
+    deliveries.postpone_all(tx, decided.later)
+
+
+def _again(tx: Tx, vault: Vault, delivery_id: int, now: datetime) -> Attempt | None:
+    resumed = delivery.resume(tx, vault, delivery_id, now)
+    return resumed if isinstance(resumed, Attempt) else None
+
+
+def _quiet_until(job: Job, contact: Contact, page: Page, now: datetime) -> datetime | None:
+    planned = job.broadcast
+    if planned.quiet_from is None:
+        return None
+    where = zone_of(contact.timezone, page.time_zone)
+    return quiet_ends_at(now, where, planned.quiet_from, planned.quiet_until)
+
+
+def _worded(job: Job, contact: Contact, attributes: Mapping[str, str]) -> dict[str, Any]:
+    if not job.placeholders:
+        return job.broadcast.message
+    values = {
+        **attributes,
+        "first_name": contact.first_name,
+        "last_name": contact.last_name,
+        "locale": contact.locale,
+    }
+    return placeholders.fill(job.broadcast.message, values)

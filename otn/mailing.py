@@ -1,0 +1,241 @@
+"""Sends the chunks of broadcasts: a few lanes side by side, each with a small batch between two transactions.
+
+    permits of the Page's rate → begin (decide, reserve, `sending`; committed) → POSTs → settle → …
+
+Whoever holds a chunk may die at any point: its lease runs out, what it was sending becomes unknown, and another worker
+goes on. What was claimed but not yet sent when the lease may have run out is not sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+from uuid import uuid4
+
+from otn import batches
+from otn.app import App
+from otn.batches import Batch, Job
+from otn.delivery import LEASE_SECONDS, Settled
+from otn.errors import InvalidMove, SendError, StoreUnavailable, Unreachable
+from otn.graph.aio import AsyncGraph
+from otn.graph.protocol import Sent, build_send
+from otn.models import Attempt
+from otn.policy import MEDIA_PER_SECOND
+from otn.store import Tx, chunks, rates
+from otn.store.writer import GroupWriter
+
+T = TypeVar("T")
+
+# A POST that would begin later than this after it was recorded does not begin: its lease may have run out before
+# the answer is there. Below LEASE_SECONDS less the longest time of a POST.
+LATEST_START = LEASE_SECONDS / 2
+SETTLE_TRIES = (
+    8  # while the database does not answer; then the lease runs out, and the outcome is found later
+)
+LOOK = 0.25  # seconds between looks whether to stop, while waiting
+
+log = logging.getLogger(__name__)
+
+
+class Stop(Protocol):
+    """A `threading.Event`, as far as it is needed."""
+
+    def is_set(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How much at once. `batch`: messages a transaction; `lanes`: batches under way at once in one chunk.
+
+    `per_second`: the Page's rate, over all workers; None only for measuring what is possible.
+    """
+
+    per_second: float | None
+    batch: int = 10
+    lanes: int = 8
+
+
+async def send_due(app: App, stop: Stop, first: int | None = None, pace: Pace | None = None) -> int:
+    """Send chunk after chunk until none is due or told to stop; how many messages were POSTed.
+
+    `first`: where to begin, if that one is still free.
+    """
+    pace = pace or Pace(per_second=app.settings.sends_per_second)
+    async with AsyncGraph(connections=2 * pace.batch * pace.lanes) as graph:
+        mailing = _Mailing(app, graph, stop, pace)
+        try:
+            return await mailing.run(first)
+        finally:
+            await mailing.close()
+
+
+class _Mailing:
+    """One worker's share, in one event loop."""
+
+    def __init__(self, app: App, graph: AsyncGraph, stop: Stop, pace: Pace) -> None:
+        self._app = app
+        self._graph = graph
+        self._stop = stop
+        self._pace = pace
+        self._owner = f"mailing:{uuid4()}"
+        # SQLite lets one writer in at a time, so that lanes do best to share their commits. On PostgreSQL each has
+        # its own: who waits for a row must hold no row that somebody else's lane waits for.
+        self._writer = GroupWriter(app.store) if app.store.is_sqlite else None
+        self._posted = 0
+
+    async def run(self, first: int | None) -> int:
+        job = await self._take(first) if first is not None else None
+        while not self._stop.is_set():
+            job = job or await self._next()
+            if job is None:
+                break
+            await self._send(job)
+            job = None
+        return self._posted
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            await self._writer.close()
+
+    async def _next(self) -> Job | None:
+        """Hold the first chunk that is due and free."""
+        now = self._app.clock()
+        for chunk_id in await self._write(lambda tx: chunks.due(tx, now, 20)):
+            if (job := await self._take(chunk_id)) is not None:
+                return job
+        return None
+
+    async def _take(self, chunk_id: int) -> Job | None:
+        return await self._write(lambda tx: batches.take(tx, chunk_id, self._owner))
+
+    async def _send(self, job: Job) -> None:
+        self._app.graph_config(job.chunk.page_id)  # no access token: say so before anything is recorded
+        counted = await self._write(lambda tx: chunks.count(tx, job.chunk.id))
+        left = _Left(counted.get("queued", 0) + counted.get("unknown", 0))
+        lanes = min(self._pace.lanes, -(-left.number // self._pace.batch))
+        ended = await asyncio.gather(*(self._lane(job, left) for _ in range(lanes)), return_exceptions=True)
+        now = self._app.clock()
+        await self._write(lambda tx: chunks.release(tx, job.chunk.id, job.chunk.fence, now))
+        for trouble in ended:
+            if isinstance(trouble, BaseException):
+                raise trouble
+
+    async def _lane(self, job: Job, left: _Left) -> None:
+        while not self._stop.is_set() and (number := left.take(self._pace.batch)):
+            if not await self._permitted(job, number):
+                return
+            batch = await self._begin(job, number)
+            if unused := number - len(batch.attempts):
+                await self._give_back(job, unused)
+            if batch.attempts:
+                await self._record(job, await self._post_all(job, batch))
+            if not batch.taken:
+                return
+
+    async def _begin(self, job: Job, number: int) -> Batch:
+        vault, now = self._app.require_vault(), self._app.clock()
+        for _ in range(SETTLE_TRIES):
+            try:
+                return await self._write(lambda tx: batches.begin(tx, vault, job, number, now))
+            except InvalidMove:  # a token went elsewhere between two looks; nothing was written
+                continue
+        return batches.NOTHING
+
+    async def _post_all(self, job: Job, batch: Batch) -> list[tuple[Attempt, Sent | SendError]]:
+        """POST them, evenly over the time that was permitted for them."""
+        started = asyncio.get_running_loop().time()
+        gap = 1 / self._rate(job)[1] if self._pace.per_second else 0.0
+        posts = (self._post(attempt, started, number * gap) for number, attempt in enumerate(batch.attempts))
+        outcomes = await asyncio.gather(*posts)
+        self._posted += len(outcomes)
+        return list(zip(batch.attempts, outcomes, strict=True))
+
+    async def _post(self, attempt: Attempt, started: float, delay: float) -> Sent | SendError:
+        if delay:
+            await asyncio.sleep(delay)
+        if asyncio.get_running_loop().time() - started > LATEST_START:
+            return Unreachable("this process stood still for too long; nothing was sent")
+        request = build_send(
+            self._app.graph_config(attempt.page_id),
+            recipient=attempt.recipient,
+            message=attempt.message,
+            messaging_type=attempt.messaging_type,
+            tag=attempt.tag,
+            notification_type=attempt.notification_type,
+        )
+        try:
+            return await self._graph.send(request)
+        except SendError as error:
+            return error
+
+    async def _record(self, job: Job, results: Sequence[tuple[Attempt, Sent | SendError]]) -> None:
+        """Write down Meta's answers, and stop the broadcast if they are reason enough."""
+        refused = await self._settle(results)
+        if refused or job.broadcast.equal_refusals:
+            sent, now = len(results) - len(refused), self._app.clock()
+            halted = await self._write(lambda tx: batches.draw_conclusions(tx, job, sent, refused, now))
+            if halted:
+                log.warning("broadcast %d: -> halted: %s", job.broadcast.id, halted)
+
+    async def _settle(
+        self, results: Sequence[tuple[Attempt, Sent | SendError]]
+    ) -> list[tuple[SendError, Settled]]:
+        for tried in range(SETTLE_TRIES):
+            try:
+                return await self._write(lambda tx: batches.settle(tx, results, self._app.clock()))
+            except StoreUnavailable:
+                if tried == SETTLE_TRIES - 1:
+                    raise
+                await asyncio.sleep(min(5.0, 0.1 * 2**tried))
+        return []
+
+    # --- the Page's rate ---
+
+    def _rate(self, job: Job) -> tuple[str, float]:
+        media = (job.broadcast.message.get("attachment") or {}).get("type") in ("audio", "video")
+        per_second = self._pace.per_second or 0.0
+        return (rates.MEDIA, min(MEDIA_PER_SECOND, per_second)) if media else (rates.MESSAGES, per_second)
+
+    async def _permitted(self, job: Job, number: int) -> bool:
+        """Wait for the Page's rate; False if told to stop meanwhile."""
+        if not self._pace.per_second:
+            return True
+        kind, per_second = self._rate(job)
+        page_id = job.chunk.page_id
+        wait = await self._write(lambda tx: rates.take(tx, page_id, kind, number, per_second))
+        while wait > 0 and not self._stop.is_set():
+            await asyncio.sleep(min(wait, LOOK))
+            wait -= LOOK
+        if self._stop.is_set():
+            await self._give_back(job, number)
+        return not self._stop.is_set()
+
+    async def _give_back(self, job: Job, number: int) -> None:
+        if self._pace.per_second:
+            kind, per_second = self._rate(job)
+            page_id = job.chunk.page_id
+            await self._write(lambda tx: rates.give_back(tx, page_id, kind, number, per_second))
+
+    async def _write(self, fn: Callable[[Tx], T]) -> T:
+        if self._writer is not None:
+            return await self._writer.run(fn)
+        return await asyncio.to_thread(self._in_transaction, fn)
+
+    def _in_transaction(self, fn: Callable[[Tx], T]) -> T:
+        with self._app.store.begin() as tx:
+            return fn(tx)
+
+
+class _Left:
+    """How many deliveries of a chunk no lane has asked for yet, so that lanes take no permits in vain."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def take(self, most: int) -> int:
+        taken = min(most, self.number)
+        self.number -= taken
+        return taken
