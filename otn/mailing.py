@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import uuid4
 
-from otn import batches
+from otn import batches, metrics
 from otn.app import App
 from otn.batches import Batch, Job
 from otn.delivery import LEASE_SECONDS, Settled
 from otn.errors import InvalidMove, SendError, StoreUnavailable, Unreachable
 from otn.graph.aio import AsyncGraph
 from otn.graph.protocol import Sent, build_send
-from otn.models import Attempt
+from otn.models import Attempt, DeliveryState
 from otn.policy import MEDIA_PER_SECOND
 from otn.store import Tx, chunks, rates
 from otn.store.writer import GroupWriter
@@ -174,6 +174,9 @@ class _Mailing:
     async def _record(self, job: Job, results: Sequence[tuple[Attempt, Sent | SendError]]) -> None:
         """Write down Meta's answers, and stop the broadcast if they are reason enough."""
         refused = await self._settle(results)
+        metrics.count(DeliveryState.SENT, len(results) - len(refused))
+        for _, settled in refused:
+            metrics.count(settled.delivery.state)
         if refused or job.broadcast.equal_refusals:
             sent, now = len(results) - len(refused), self._app.clock()
             halted = await self._write(lambda tx: batches.draw_conclusions(tx, job, sent, refused, now))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from otn import broadcasts, mailing, sending
+from otn import broadcasts, mailing, metrics, sending
 from otn.app import App
 from otn.errors import OtnError, StoreUnavailable
 from otn.intake import INBOX_KEPT
@@ -173,7 +173,9 @@ def deliver_due(app: App, graph: Graph, stop: Stop) -> int:
 def deliver(app: App, graph: Graph, delivery_id: int) -> None:
     """Take up one delivery. What goes wrong with it costs its neighbours nothing."""
     try:
-        sending.go_on(app, graph, delivery_id)
+        settled = sending.go_on(app, graph, delivery_id)
+        if settled is not None:
+            metrics.count(settled.delivery.state)
     except StoreUnavailable:
         raise
     except Exception as exc:  # noqa: BLE001 - a broken delivery must not stop the others

@@ -65,6 +65,7 @@ DOOR_OF = {
     "sanic": {"channels"},
     "rasa_sdk": {"actions"},
     "huey": {"otn.queue"},
+    "prometheus_client": {"otn.metrics"},
     "typer": {"otn.cli"},
     "rich": {"otn.cli"},
     "simulator": set(),

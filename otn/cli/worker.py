@@ -10,21 +10,36 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from otn.cli.session import opened
 from otn.cli.terminal import say
 
+if TYPE_CHECKING:
+    from otn.app import App
+
+METRICS_PORT = 9464
+
 
 def worker(
     context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Stop when nothing is due.")] = False,
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            envvar="OTN_METRICS_PORT",
+            min=0,
+            max=65535,
+            help="Where Prometheus finds /metrics on 127.0.0.1; 0 for nowhere.",
+        ),
+    ] = METRICS_PORT,
 ) -> None:
-    """Finish what was begun: ask again where an answer stayed away, retry, clean up. Runs until stopped.
+    """Send broadcasts and whatever else is due, retry, clean up. Runs until stopped.
 
-    Any number of workers may run. Ctrl-C or SIGTERM stops it after the message that is being sent.
+    Any number of workers may run, on any number of machines. Ctrl-C or SIGTERM stops it after the messages that are
+    being sent.
 
     \b
     Examples:
@@ -45,9 +60,20 @@ def worker(
                 number = jobs.run_once(app, graph, stop)
             say(f"Nothing is due any more; {number} messages were taken up." if number else "Nothing is due.")
             return
+        if metrics_port:
+            _serve_metrics(app, metrics_port)
         logging.getLogger("otn.worker").info("worker %d works on %r", os.getpid(), app.store)
         Queue(app, stop).work()
         logging.getLogger("otn.worker").info("worker %d has stopped", os.getpid())
+
+
+def _serve_metrics(app: App, port: int) -> None:
+    from otn import metrics
+
+    try:
+        metrics.serve(app, port)
+    except OSError as problem:  # another worker of this machine answers there
+        logging.getLogger("otn.worker").warning("no metrics: port %d: %s", port, problem.strerror)
 
 
 @contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
-from otn.models import DeliveryState, TokenState
+from otn.models import BroadcastState, DeliveryState, TokenState
 from otn.store.engine import Tx
-from otn.store.schema import contact, delivery, inbound_event, otn_token
+from otn.store.schema import broadcast, contact, delivery, inbound_event, otn_token, page
 
 LATELY = timedelta(hours=24)
 
@@ -39,6 +40,44 @@ def of_page(tx: Tx, page_id: str, now: datetime) -> PageFigures:
         available_tokens=_available_tokens(tx, page_id, now),
         deliveries=_deliveries(tx, page_id, now - LATELY),
         last_webhook_at=_last_webhook_at(tx, page_id),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What waits for something, over all Pages."""
+
+    tokens_available: int
+    tokens_suspect: int
+    inbox_waiting: int
+    inbox_oldest_seconds: float
+    pages_paused: int
+    broadcasts_running: int
+    broadcasts_halted: int
+
+
+def waiting(tx: Tx, now: datetime) -> Waiting:
+    """What waits at this moment; each by an index or over a small table."""
+
+    def number(table: sa.Table, *conditions: Any) -> int:
+        return int(tx.execute(sa.select(sa.func.count()).select_from(table).where(*conditions)).scalar_one())
+
+    new = sa.text("state = 'new'")  # word for word as the partial index has it
+    oldest = tx.execute(
+        sa.select(inbound_event.c.received_at).where(new).order_by(inbound_event.c.id).limit(1)
+    )
+    since = oldest.scalar_one_or_none()
+    paused = page.c.paused_reason.isnot(None) & (page.c.paused_until.is_(None) | (page.c.paused_until > now))
+    return Waiting(
+        tokens_available=number(
+            otn_token, sa.text("otn_token.state = 'available'"), otn_token.c.expires_at > now
+        ),
+        tokens_suspect=number(otn_token, otn_token.c.state == TokenState.SUSPECT.value),
+        inbox_waiting=number(inbound_event, new),
+        inbox_oldest_seconds=max(0.0, (now - since).total_seconds()) if since else 0.0,
+        pages_paused=number(page, paused),
+        broadcasts_running=number(broadcast, broadcast.c.state == BroadcastState.RUNNING.value),
+        broadcasts_halted=number(broadcast, broadcast.c.state == BroadcastState.HALTED.value),
     )
 
 
