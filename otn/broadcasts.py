@@ -258,9 +258,7 @@ def freeze(
 def anything_to_end(tx: Tx) -> bool:
     """Whether a broadcast may be at its end, or a cancelled one still has something in the queue."""
     done = any(not chunks.unfinished(tx, each.id) for each in broadcasts.running(tx, frozen=True))
-    return done or any(
-        chunks.unfinished(tx, each.id) for each in broadcasts.every(tx, states=(_S.CANCELLED,))
-    )
+    return done or bool(chunks.of_cancelled(tx))
 
 
 def finish(tx: Tx, now: datetime) -> int:
@@ -275,11 +273,11 @@ def finish(tx: Tx, now: datetime) -> int:
 def sweep_cancelled(tx: Tx, now: datetime) -> int:
     """Skip what cancelled broadcasts still have in the queue, up to ROWS; how many."""
     done = 0
-    for planned in broadcasts.every(tx, states=(_S.CANCELLED,)):
-        if done < ROWS and chunks.unfinished(tx, planned.id):
-            done += chunks.cancel(tx, planned.id, now, Reason.CANCELLED.value, ROWS - done)
-            if done < ROWS:
-                chunks.close_settled(tx, planned.id, now)
+    for broadcast_id in chunks.of_cancelled(tx):
+        if done < ROWS:
+            done += chunks.cancel(tx, broadcast_id, now, Reason.CANCELLED.value, ROWS - done)
+        if done < ROWS:
+            chunks.close_settled(tx, broadcast_id, now)
     return done
 
 

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from otn.errors import OutcomeUnknown, Refused, SendError
+from otn.errors import OutcomeUnknown, Refused, SendError, Unreachable
 from otn.graph.protocol import Sent, with_metadata
 from otn.messages import fingerprint
 from otn.models import (
@@ -150,10 +150,12 @@ def settle(tx: Tx, attempt: Attempt, outcome: Sent | SendError, now: datetime) -
         route=attempt.route,
         asked_at=current.sending_at,
     )
+    # A broadcast waits for Graph to be back, however long that takes.
+    waits = current.chunk_id is not None and isinstance(outcome, Unreachable)
     reaction = react(
         outcome,
         route=attempt.route,
-        attempts=current.attempts,
+        attempts=1 if waits else current.attempts,
         doubtful=current.doubtful,
         window_refused=current.window_refused,
     )

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol, TypeVar
 from uuid import uuid4
 
@@ -35,6 +36,7 @@ LATEST_START = LEASE_SECONDS / 2
 SETTLE_TRIES = (
     8  # while the database does not answer; then the lease runs out, and the outcome is found later
 )
+LAPSE = timedelta(seconds=LEASE_SECONDS)
 LOOK = 0.25  # seconds between looks whether to stop, while waiting
 
 log = logging.getLogger(__name__)
@@ -85,10 +87,11 @@ class _Mailing:
         # its own: who waits for a row must hold no row that somebody else's lane waits for.
         self._writer = GroupWriter(app.store) if app.store.is_sqlite else None
         self._posted = 0
+        self._graph_is_down = False
 
     async def run(self, first: int | None) -> int:
         job = await self._take(first) if first is not None else None
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self._graph_is_down:
             job = job or await self._next()
             if job is None:
                 break
@@ -118,14 +121,14 @@ class _Mailing:
         lanes = min(self._pace.lanes, -(-left.number // self._pace.batch))
         ended = await asyncio.gather(*(self._lane(job, left) for _ in range(lanes)), return_exceptions=True)
         now = self._app.clock()
-        await self._write(lambda tx: chunks.release(tx, job.chunk.id, job.chunk.fence, now))
+        await self._write(lambda tx: chunks.release(tx, job.chunk.id, job.chunk.fence, now, LAPSE))
         for trouble in ended:
             if isinstance(trouble, BaseException):
                 raise trouble
 
     async def _lane(self, job: Job, left: _Left) -> None:
         while not self._stop.is_set() and (number := left.take(self._pace.batch)):
-            if not await self._permitted(job, number):
+            if self._graph_is_down or not await self._permitted(job, number):
                 return
             batch = await self._begin(job, number)
             if unused := number - len(batch.attempts):
@@ -151,6 +154,8 @@ class _Mailing:
         posts = (self._post(attempt, started, number * gap) for number, attempt in enumerate(batch.attempts))
         outcomes = await asyncio.gather(*posts)
         self._posted += len(outcomes)
+        # Nobody gets through: the next tick tries again, rather than all that wait one after the other.
+        self._graph_is_down |= all(isinstance(outcome, Unreachable) for outcome in outcomes)
         return list(zip(batch.attempts, outcomes, strict=True))
 
     async def _post(self, attempt: Attempt, started: float, delay: float) -> Sent | SendError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from otn import broadcasts, worker
 from otn.app import App
 from otn.audience import Audience, Conditions
 from otn.broadcasts import Plan, Timetable
+from otn.dev.processes import free_port
 from otn.errors import InvalidInput, InvalidMove
 from otn.graph.sync import SyncGraph
 from otn.messages import attachment, text
@@ -239,6 +241,33 @@ def test_a_bad_access_token_halts_it_and_pauses_the_page(shop: Project, app: App
         page = pages.find(tx, shop.page_id)
     assert page is not None
     assert page.paused_reason is not None
+
+
+def test_it_waits_while_graph_cannot_be_reached(
+    shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        shop.person(f"70{number:02}", permissions=1)
+    shop.pass_time(DAY_AND_HOUR)
+    made = planned(app)
+    with monkeypatch.context() as outage:
+        outage.setattr(App, "graph_config", nowhere(App.graph_config))
+        for _ in range(8):
+            work(app)
+            shop.pass_time(timedelta(minutes=10))
+    assert standing(app, made.id) == ("running", {"queued": 12})
+    assert tokens_in(app, "available") == 12
+    work(app)
+    assert standing(app, made.id) == ("finished", {"sent": 12})
+
+
+def nowhere(real: Any) -> Any:
+    """Calls go to a port of this machine where nobody listens."""
+
+    def config(self: App, page_id: str | None) -> Any:
+        return replace(real(self, page_id), base_url=f"http://127.0.0.1:{free_port()}")
+
+    return config
 
 
 def test_it_starts_at_its_time_once_and_not_if_too_late(shop: Project, app: App) -> None:

@@ -7,7 +7,7 @@ queued, and only the few chunks in between are counted.
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -103,18 +103,17 @@ def renew(tx: Tx, chunk_id: int, fence: int, seconds: float) -> bool:
     return bool(tx.execute(_RENEW, values).rowcount)
 
 
-def release(tx: Tx, chunk_id: int, fence: int, now: datetime) -> bool:
+def release(tx: Tx, chunk_id: int, fence: int, now: datetime, lapse: timedelta) -> bool:
     """Give a chunk back: done if nothing in it can be sent any more, else due when the next message is.
 
+    `lapse`: when to look again where something is still being sent, so that its sender must have died.
     False if it is not ours.
     """
     counts = count(tx, chunk_id)
-    again_at = _again_at(tx, chunk_id, now)
+    moments = [_again_at(tx, chunk_id, now), now + lapse if counts.get(_SENDING) else None]
+    again_at = min((each for each in moments if each is not None), default=None)
     values: dict[str, Any] = {"owner": None, "lease_until": None}
-    if again_at is None and not counts.get(_SENDING):
-        values |= {"done_at": now, "counts": counts}
-    elif again_at is not None:
-        values |= {"due_at": again_at}
+    values |= {"due_at": again_at} if again_at is not None else {"done_at": now, "counts": counts}
     given = tx.execute(chunk.update().where(chunk.c.id == chunk_id, chunk.c.fence == fence).values(**values))
     return bool(given.rowcount)
 
@@ -176,6 +175,17 @@ def cancel(tx: Tx, broadcast_id: int, now: datetime, reason: str, limit: int) ->
         )
     )
     return int(skipped.rowcount)
+
+
+def of_cancelled(tx: Tx) -> list[int]:
+    """The cancelled broadcasts of which some chunks are not done."""
+    query = (
+        sa.select(chunk.c.broadcast_id)
+        .join(broadcast)
+        .where(chunk.c.done_at.is_(None), broadcast.c.state == BroadcastState.CANCELLED.value)
+        .distinct()
+    )
+    return list(tx.execute(query).scalars())
 
 
 def close_settled(tx: Tx, broadcast_id: int, now: datetime) -> None:
