@@ -98,6 +98,11 @@ def permission_request(title: str, payload: str) -> Message:
     return _template({"template_type": "one_time_notif_req", "title": title, "payload": payload})
 
 
+def is_permission_request(message: _Json) -> bool:
+    """Return whether this message asks for a permission."""
+    return _kind(message) == _REQUEST
+
+
 def _template(payload: Message) -> Message:
     return {"attachment": {"type": "template", "payload": payload}}
 

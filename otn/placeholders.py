@@ -17,7 +17,7 @@ _PLACEHOLDER = re.compile(
     r"\{\{|\}\}|\{(?P<name>[A-Za-z_][A-Za-z0-9_]{0,63})(?:\|(?P<fallback>[^{}|]*))?\}|[{}]"
 )
 # What a message addresses or sends back is not said to anybody.
-_NOT_SAID = frozenset(
+NOT_SAID = frozenset(
     {"url", "image_url", "payload", "type", "content_type", "template_type", "attachment_id"}
 )
 
@@ -62,7 +62,7 @@ def _texts(value: Any) -> Iterator[str]:
         yield value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            if key not in _NOT_SAID or not isinstance(inner, str):
+            if key not in NOT_SAID or not isinstance(inner, str):
                 yield from _texts(inner)
     elif isinstance(value, list):
         for inner in value:
@@ -74,7 +74,7 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
         return change(value)
     if isinstance(value, Mapping):
         return {
-            key: inner if key in _NOT_SAID and isinstance(inner, str) else _mapped(inner, change)
+            key: inner if key in NOT_SAID and isinstance(inner, str) else _mapped(inner, change)
             for key, inner in value.items()
         }
     return [_mapped(inner, change) for inner in value] if isinstance(value, list) else value
