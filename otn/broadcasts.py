@@ -98,7 +98,9 @@ def create(tx: Tx, plan: Plan, now: datetime) -> Broadcast:
 def problems(tx: Tx, plan: Plan) -> list[str]:
     """Everything that is wrong with a plan, in words."""
     found = list(message_problems(plan.message)) + placeholders.problems(plan.message)
-    if not plan.topic.endswith("*") and topics.resolve(tx, plan.topic) is None:
+    if not plan.topic:
+        found.append("Name the topic that the people agreed to; see `otn topics list`.")
+    elif not plan.topic.endswith("*") and topics.resolve(tx, plan.topic) is None:
         found.append(f"There is no topic '{plan.topic}'; see `otn topics list`.")
     elif plan.topic.endswith("*") and topics.find(tx, plan.topic) is None:
         found.append(f"There is no family '{plan.topic}'; see `otn topics list`.")

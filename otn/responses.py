@@ -26,9 +26,20 @@ _SLOT = re.compile(r"(?<!\{)\{[A-Za-z_][A-Za-z0-9_]*(?:\|[^{}]*)?\}(?!\})")
 class Rendered:
     """The message, which variation it is made of (counted from 1), and how many there were to choose from."""
 
+    name: str
     message: dict[str, Any]
     variation: int
     choices: int
+
+    @property
+    def note(self) -> str | None:
+        """Which variation was taken, where Rasa would draw lots."""
+        if self.choices < 2:
+            return None
+        return (
+            f"{self.name} has {self.choices} variations that could be sent; it is number {self.variation}. "
+            "Pick one with --variation."
+        )
 
 
 def render(root: Path, name: str, variation: int | None = None) -> Rendered:
@@ -49,7 +60,7 @@ def render(root: Path, name: str, variation: int | None = None) -> Rendered:
     chosen = variations[number - 1]
     if chosen.get("channel", CHANNEL) != CHANNEL:
         raise InvalidInput([f"Variation {number} of {name} is meant for the channel {chosen['channel']}."])
-    return Rendered(message=_message(name, chosen), variation=number, choices=len(suitable))
+    return Rendered(name=name, message=_message(name, chosen), variation=number, choices=len(suitable))
 
 
 def _variations(responses: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

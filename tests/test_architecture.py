@@ -25,6 +25,7 @@ LAYERS = {
     "otn.models": PURE,
     "otn.placeholders": PURE,
     "otn.policy": PURE,
+    "otn.times": PURE,
     "otn.clock": TOOLS,
     "otn.project": TOOLS,
     "otn.settings": TOOLS,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from otn import times
 from otn.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ Page = Annotated[
     str | None, typer.Option("--page", metavar="PAGE", help="The Page, where several know the person.")
 ]
 Psid = Annotated[str, typer.Argument(metavar="PSID", help="The person's page-scoped id.")]
-
-_DURATION = re.compile(r"(\d{1,6})\s*(s|m|min|h|d)")
-_UNIT = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
 
 
 def commands(sentence: str) -> typer.Typer:
@@ -82,7 +79,7 @@ def confirm(question: str, yes: bool) -> None:
 
 def parse_duration(text: str) -> timedelta:
     """Read `24h`, `30min`, `7d`, `90s`."""
-    match = _DURATION.fullmatch(text.strip().lower())
-    if match is None:
-        raise typer.BadParameter("write a number and a unit, like 24h, 30min or 7d")
-    return timedelta(**{_UNIT[match[2]]: int(match[1])})
+    try:
+        return times.length(text)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from exc

@@ -1,0 +1,158 @@
+"""What an operator writes, in options or in a file, becomes a plan; everything that is wrong is said at once."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import NOW, Make
+
+from otn import messages, plans
+from otn.audience import Audience, Conditions
+from otn.errors import InvalidInput
+from otn.plans import Draft
+from otn.store import Store
+
+SAID = {"topic": "restock", "text": "It is back."}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "domain.yml").write_text(
+        "responses: {utter_back: [{text: One}, {text: Two}], utter_bad: [{text: 'The {product}'}]}"
+    )
+    return tmp_path
+
+
+def draft(root: Path, **wishes: Any) -> Draft:
+    written = {key.replace("_", "-"): value for key, value in wishes.items()}
+    return plans.draft(root, {**SAID, **written}, who="ada", now=NOW)
+
+
+def in_file(root: Path, content: str) -> Draft:
+    (root / "plan.yml").write_text(content)
+    return plans.draft(root, plans.read_file(root / "plan.yml"), who="ada", now=NOW)
+
+
+def test_everything_can_be_said_in_a_file(root: Path) -> None:
+    (root / "vip.txt").write_text("7007\n\n7008\n")
+    made = in_file(
+        root,
+        """
+topic: restock-*
+response: utter_back
+variation: 2
+name: Spring
+notification-type: silent_push
+id: spring-2026
+window-too: true
+page: 101
+locale: [en_US, en_GB]
+time-zone: Europe/Berlin
+tag: vip
+attribute: {city: Berlin, size: 42}
+active-since: 2026-09-01
+opted-in-before: 2026-09-01T09:00:00
+not-messaged-since: 7d
+psids: vip.txt
+exclude-tag: [staff]
+exclude_active_before: 30d
+exclude-not-messaged-since: 90d
+""",
+    )
+    assert made.problems == []
+    plan = made.plan
+    assert (plan.topic, plan.response, plan.message) == ("restock-*", "utter_back", messages.text("Two"))
+    assert (plan.name, plan.notification_type, plan.dedupe_key) == ("Spring", "SILENT_PUSH", "id:spring-2026")
+    assert (plan.included_psids, plan.excluded_psids, plan.created_by) == (["7007", "7008"], [], "ada")
+    assert plan.audience == Audience(
+        include=Conditions(
+            pages=("101",),
+            locales=("en_US", "en_GB"),
+            time_zones=("Europe/Berlin",),
+            tags=("vip",),
+            attributes=(("city", "Berlin"), ("size", "42")),
+            active_since=datetime(2026, 9, 1, tzinfo=timezone.utc),
+            opted_in_before=datetime(2026, 9, 1, 9, tzinfo=timezone.utc),
+            messaged_since=NOW - timedelta(days=90),
+            listed=True,
+        ),
+        exclude=Conditions(
+            tags=("staff",),
+            active_before=NOW - timedelta(days=30),
+            messaged_since=NOW - timedelta(days=7),
+        ),
+        window_too=True,
+    )
+
+
+def test_options_say_the_same(root: Path) -> None:
+    made = draft(root, attribute=["city=Berlin", "size = 42"], tag=["vip"], locale=None)
+    assert made.problems == []
+    assert made.plan.audience.include == Conditions(
+        tags=("vip",), attributes=(("city", "Berlin"), ("size", "42"))
+    )
+
+
+def test_a_variation_that_was_not_picked_is_told(root: Path) -> None:
+    [note] = draft(root, text=None, response="utter_back").notes
+    assert "2 variations" in note
+    assert draft(root, text=None, response="utter_back", variation=2).notes == []
+
+
+@pytest.mark.parametrize(
+    ("wishes", "problem"),
+    [
+        ({"text": None}, "Say what is to be sent"),
+        ({"response": "utter_back"}, "Say what is to be sent"),
+        ({"text": ["a"]}, "text: write words"),
+        ({"text": None, "response": "utter_bad"}, "write {product|there}"),
+        ({"text": None, "response": "utter_back", "variation": "two"}, "variation: it is a number"),
+        ({"nonsense": 1}, "'nonsense' means nothing here"),
+        ({"id": "x" * 201}, "id: it has 1 to 200"),
+        ({"window_too": "perhaps"}, "window-too: it is true or false"),
+        ({"active_since": "yesterday"}, "active-since: write a day"),
+        ({"attribute": ["city"]}, "attribute: write NAME=VALUE"),
+        ({"tag": []}, "tag: name at least one"),
+        ({"psids": "nowhere.txt"}, "psids: nowhere.txt cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_name(root: Path, wishes: dict[str, Any], problem: str) -> None:
+    [found] = draft(root, **wishes).problems
+    assert problem in found
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [("", "there is none in it"), ("7007\n\nnot a psid\n", "line 3 is none")]
+)
+def test_a_list_of_psids_holds_psids(root: Path, content: str, problem: str) -> None:
+    (root / "list.txt").write_text(content)
+    [found] = draft(root, psids=str(root / "list.txt")).problems
+    assert problem in found
+
+
+def test_a_file_that_is_no_yaml_is_refused(root: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"plan\.yml cannot be read \(line 2\)"):
+        in_file(root, "topic: [")
+
+
+def test_every_problem_is_said_at_once(root: Path, store: Store, make: Make) -> None:
+    made = draft(root, text="x" * 2000, topic="nonsense", notification_type="loud", active_since="?", tag=[])
+    with store.begin() as tx, pytest.raises(InvalidInput) as wrong:
+        plans.create(tx, made, NOW)
+    assert len(wrong.value.problems) == 5
+    made = draft(root, topic=None, text=None)
+    with store.begin() as tx, pytest.raises(InvalidInput) as wrong:
+        plans.create(tx, made, NOW)
+    assert [problem.split(" ")[0] for problem in wrong.value.problems] == ["Say", "Name"]
+
+
+def test_the_same_id_is_the_same_broadcast(root: Path, store: Store, make: Make) -> None:
+    make.topic()
+    with store.begin() as tx:
+        first, again = (plans.create(tx, draft(root, id="one"), NOW) for _ in range(2))
+        assert first.id == again.id
+        with pytest.raises(InvalidInput, match="topic or message is another"):
+            plans.create(tx, draft(root, id="one", text="Another."), NOW)
