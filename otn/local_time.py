@@ -12,6 +12,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 FIRST_ZONE = timedelta(hours=14)  # nobody's clock is further ahead of UTC
+LAST_ZONE = timedelta(hours=-12)  # nor further behind
 DAY_MINUTES = 24 * 60
 
 _OFFSET = re.compile(r"[+-]?\d{1,2}(?:\.\d{1,2})?")
@@ -27,7 +28,7 @@ def zone(name: str | None) -> tzinfo | None:
         return timezone(timedelta(hours=hours)) if abs(hours) <= FIRST_ZONE / timedelta(hours=1) else None
     try:
         return ZoneInfo(name)
-    except (OSError, ValueError):  # no such zone, or no name of one
+    except (KeyError, OSError, ValueError):  # no such zone, or no name of one
         return None
 
 
@@ -44,6 +45,11 @@ def instant(at_local: str, where: tzinfo) -> datetime:
 def first_instant(at_local: str) -> datetime:
     """When a local time is reached anywhere first, in UTC. Raises ValueError."""
     return datetime.fromisoformat(at_local).replace(tzinfo=timezone(FIRST_ZONE)).astimezone(timezone.utc)
+
+
+def last_instant(at_local: str) -> datetime:
+    """When a local time is reached everywhere, in UTC. Raises ValueError."""
+    return datetime.fromisoformat(at_local).replace(tzinfo=timezone(LAST_ZONE)).astimezone(timezone.utc)
 
 
 def quiet_ends_at(
