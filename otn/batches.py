@@ -259,10 +259,4 @@ def _quiet_until(job: Job, contact: Contact, page: Page, now: datetime) -> datet
 def _worded(job: Job, contact: Contact, attributes: Mapping[str, str]) -> dict[str, Any]:
     if not job.placeholders:
         return job.broadcast.message
-    values = {
-        **attributes,
-        "first_name": contact.first_name,
-        "last_name": contact.last_name,
-        "locale": contact.locale,
-    }
-    return placeholders.fill(job.broadcast.message, values)
+    return placeholders.fill(job.broadcast.message, placeholders.values_of(contact, attributes))

@@ -15,10 +15,10 @@ from typing import Any
 from uuid import uuid4
 
 from otn import audience as who_is_meant
-from otn import placeholders
+from otn import placeholders, times
 from otn.audience import Audience
-from otn.errors import InvalidInput, InvalidMove
-from otn.local_time import first_instant, instant, zone_of
+from otn.errors import InvalidInput, InvalidMove, Refusal
+from otn.local_time import first_instant, instant, last_instant, zone_of
 from otn.messages import fingerprint
 from otn.messages import problems as message_problems
 from otn.models import Broadcast, BroadcastState, DeliveryState, Origin
@@ -36,6 +36,31 @@ NOTIFICATION_TYPES = ("REGULAR", "SILENT_PUSH", "NO_PUSH")  # SEND
 
 _S = BroadcastState
 _OPEN = (_S.DRAFT, _S.SCHEDULED, _S.RUNNING, _S.PAUSED, _S.HALTED)
+_UNBEGUN = (_S.DRAFT, _S.SCHEDULED, _S.HALTED)
+
+# What may be over when the same person is tried again: true of the moment or the Page.
+PASSING = (
+    Refusal.CANNOT_RECEIVE_NOW.value,
+    Refusal.THREAD_CONTROL.value,
+    Refusal.PAGE_RESTRICTED.value,
+    Refusal.PERMISSION_MISSING.value,
+    Refusal.BAD_ACCESS_TOKEN.value,
+    "unreachable",
+    "throttled",
+    Reason.PAGE_PAUSED.value,
+    Reason.TOKEN_RESERVED.value,
+)
+# What somebody may have changed meanwhile: the message cannot, but the person or a permission can.
+RETRIABLE = (
+    *PASSING,
+    *(refusal.value for refusal in Refusal if refusal.value not in PASSING),
+    Reason.NO_TOKEN.value,
+    Reason.TOKEN_USED.value,
+    Reason.TOKEN_EXPIRED.value,
+    Reason.TOKEN_SUSPECT.value,
+    Reason.UNDELIVERABLE.value,
+    Reason.MISSED_TIME.value,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,19 +140,15 @@ def schedule(
     tx: Tx, broadcast_id: int, timetable: Timetable, *, who: str, now: datetime, estimate: Any = None
 ) -> Broadcast:
     """Say when a draft (or one that was scheduled, or that halted before it began) is to start. Raises InvalidMove."""
-    if found := _time_problems(timetable, now):
-        raise InvalidInput(found)
-    planned = broadcasts.get(tx, broadcast_id)
-    if planned.started_at is not None:
-        raise InvalidMove(f"broadcast {broadcast_id} has begun: it cannot be scheduled again, only resumed")
-    start_at = first_instant(timetable.at_local) if timetable.at_local else timetable.start_at or now
+    require_schedulable(broadcasts.get(tx, broadcast_id), timetable, now)
+    start_at = start_of(timetable, now)
     _move(
         tx,
         broadcast_id,
-        (_S.DRAFT, _S.SCHEDULED, _S.HALTED),
+        _UNBEGUN,
         _S.SCHEDULED,
         state_reason=None,
-        start_at=max(start_at, now) if timetable.at_local else start_at,
+        start_at=start_at,
         at_local=timetable.at_local,
         quiet_from=timetable.quiet_from,
         quiet_until=timetable.quiet_until,
@@ -138,6 +159,23 @@ def schedule(
         tx, who, "schedule", broadcast_id, now, start_at=start_at.isoformat(), at_local=timetable.at_local
     )
     return broadcasts.get(tx, broadcast_id)
+
+
+def require_schedulable(planned: Broadcast, timetable: Timetable, now: datetime) -> None:
+    """Raises InvalidInput if the times make no sense, InvalidMove if it cannot be scheduled any more."""
+    if found := _time_problems(timetable, now):
+        raise InvalidInput(found)
+    if planned.started_at is not None:
+        raise InvalidMove(f"broadcast {planned.id} has begun: it cannot be scheduled again, only resumed")
+    if planned.state not in _UNBEGUN:
+        raise InvalidMove(f"broadcast {planned.id} is {planned.state.value}: plan a new one")
+
+
+def start_of(timetable: Timetable, now: datetime) -> datetime:
+    """When the first message may leave; for a local time, when it is reached anywhere first."""
+    if timetable.at_local:
+        return max(first_instant(timetable.at_local), now)
+    return timetable.start_at or now
 
 
 def pause(tx: Tx, broadcast_id: int, *, who: str, now: datetime) -> Broadcast:
@@ -344,13 +382,19 @@ def _time_problems(timetable: Timetable, now: datetime) -> list[str]:
     if timetable.start_at is not None and timetable.start_at < now - timedelta(minutes=1):
         found.append(f"{timetable.start_at:%Y-%m-%d %H:%M} UTC is over.")
     if timetable.at_local is not None:
-        try:
-            first_instant(timetable.at_local)
-        except ValueError:
-            found.append("A local time looks like 2026-12-01T09:00.")
+        found += _local_time_problems(timetable.at_local, now)
     if (timetable.quiet_from is None) != (timetable.quiet_until is None):
         found.append("Quiet hours have a beginning and an end.")
     return found
+
+
+def _local_time_problems(at_local: str, now: datetime) -> list[str]:
+    try:
+        if times.local(at_local) != at_local:
+            raise ValueError
+        return [f"{at_local} is over everywhere."] if last_instant(at_local) < now else []
+    except ValueError:
+        return ["A local time looks like 2026-12-01T09:00."]
 
 
 def _move(

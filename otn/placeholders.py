@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from otn.models import Contact
+
 LONGEST_VALUE = 100  # characters: a value is cut there, so that one person's does not break the message
 
 _PLACEHOLDER = re.compile(
@@ -42,6 +44,16 @@ def problems(message: Mapping[str, Any]) -> list[str]:
             elif match[0] in ("{", "}"):
                 found.append(f"A single {match[0]} is no placeholder: write {match[0] * 2} for a brace.")
     return found
+
+
+def values_of(contact: Contact, attributes: Mapping[str, str]) -> dict[str, str | None]:
+    """What the names stand for in a message to this person."""
+    return {
+        **attributes,
+        "first_name": contact.first_name,
+        "last_name": contact.last_name,
+        "locale": contact.locale,
+    }
 
 
 def fill(message: Mapping[str, Any], values: Mapping[str, str | None]) -> dict[str, Any]:

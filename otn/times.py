@@ -22,15 +22,22 @@ def length(text: str) -> timedelta:
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """A moment in UTC: a day, a time of a day (UTC, unless it names its offset), or how long ago it was."""
+    """A moment in UTC, or how long ago it was: `30d`."""
     if _LENGTH.fullmatch(text.strip().lower()):
         return now - length(text)
     try:
-        return _utc(datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip())))
+        return instant(text)
+    except ValueError as exc:
+        raise ValueError(f"{exc}, or an age like 30d") from None
+
+
+def instant(text: str) -> datetime:
+    """A moment in UTC: a day, or a time of a day (UTC, unless it names its offset)."""
+    try:
+        found = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip()))
+        return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
     except (ValueError, OverflowError):
-        raise ValueError(
-            "write a day like 2026-12-01, a time (UTC) like 2026-12-01T09:00, or an age like 30d"
-        ) from None
+        raise ValueError("write a day like 2026-12-01, or a time (UTC) like 2026-12-01T09:00") from None
 
 
 def local(text: str) -> str:
@@ -54,7 +61,3 @@ def quiet_hours(text: str) -> tuple[int, int]:
     if quiet_from == quiet_until:
         raise ValueError("quiet hours end at another time than they begin")
     return quiet_from, quiet_until
-
-
-def _utc(found: datetime) -> datetime:
-    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)

@@ -18,6 +18,7 @@ LAYERS = {
     "otn.audience": PURE,
     "otn.errors": PURE,
     "otn.events": PURE,
+    "otn.filters": PURE,
     "otn.graph": PURE,
     "otn.graph.protocol": PURE,
     "otn.local_time": PURE,

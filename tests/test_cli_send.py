@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from cli import CommandLine, forget_environment
-from simulated import TOPIC, Project, environment, project
+from simulated import TOPIC, Project, contact_id, environment, project
+
+from otn.store.schema import contact_attribute
 
 PROJECT = Path(__file__).parents[1]
 DAY_AND_HOUR = timedelta(hours=25)
@@ -42,7 +44,8 @@ def test_one_permission_one_message_in_plain_words(shop: Project, otn_: CommandL
     shop.person(permissions=1)
     shop.pass_time(DAY_AND_HOUR)
     sent = otn_(*words())
-    assert (sent.code, sent.err) == (0, "")
+    assert sent.code == 0
+    assert sent.err.startswith(f"7007 agreed to '{TOPIC}': one message, until ")
     assert "it spent one permission" in sent.out
     assert f"Permissions left for '{TOPIC}': 0" in sent.out
     again = otn_(*words("And again."))
@@ -177,3 +180,40 @@ def test_two_processes_with_one_permission_send_one_message(shop: Project, otn_:
     otn_.printed += "".join(text for pair in printed for text in pair)
     assert sorted(process.returncode for process in both) == [0, 1], printed
     assert shop.heard() == ["It is back."]
+
+
+def test_without_a_topic_it_lists_what_the_person_agreed_to(shop: Project, otn_: CommandLine) -> None:
+    shop.person(permissions=2)
+    shop.agree("7007", "restock-red")
+    asked = otn_("send", "7007")
+    assert (asked.code, asked.out) == (2, "")
+    lines = asked.err.splitlines()
+    assert lines[0].startswith("7007 agreed to 'restock-blue': 2 messages, until 20")
+    assert lines[1].startswith("7007 agreed to 'restock-red': one message, until 20")
+    assert "`otn send 7007 --topic restock-blue --text" in lines[2]
+    nobody = otn_("send", "1", "--text", "hello")
+    assert nobody.code == 2
+    assert "1 has no unused permission" in nobody.err
+
+
+def test_a_response_is_said_in_the_person_s_own_words(shop: Project, otn_: CommandLine) -> None:
+    (shop.root / "domain.yml").write_text(
+        "responses: {utter_back: [{text: 'Hi {first_name|there}, your {size|usual} one is back.'}]}"
+    )
+    shop.person()
+    with shop.opened() as app, app.store.begin() as tx:
+        mine = {"contact_id": contact_id(app), "name": "size", "value": "large"}
+        tx.execute(contact_attribute.insert().values(**mine))
+    said = otn_("send", "7007", "--topic", TOPIC, "--response", "utter_back")
+    assert said.code == 0, said.err
+    assert shop.heard() == ["Hi there, your large one is back."]
+    wrong = otn_("send", "7007", "--topic", TOPIC, "--response", "utter_bakc")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert "did you mean utter_back" in wrong.err
+
+
+@pytest.mark.parametrize("more", [[], ["--text", "a", "--response", "utter_back"]])
+def test_one_thing_is_said_and_nothing_else(shop: Project, otn_: CommandLine, more: list[str]) -> None:
+    answer = otn_("send", "7007", "--topic", TOPIC, *more)
+    assert answer.code == 2
+    assert "--text or --response" in answer.err

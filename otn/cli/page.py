@@ -47,6 +47,7 @@ def list_pages(context: typer.Context, json: Json = False) -> None:
         [
             page.page_id,
             page.name,
+            page.time_zone,
             _state(page, now),
             page.paused_reason,
             page.paused_until,
@@ -54,8 +55,36 @@ def list_pages(context: typer.Context, json: Json = False) -> None:
         ]
         for page in found
     ]
-    headings = ["page", "name", "state", "reason", "until", "requests denied"]
+    headings = ["page", "name", "time zone", "state", "reason", "until", "requests denied"]
     print_table(headings, rows, nothing="No Page is known yet: its first webhook makes it known.")
+
+
+@app.command("set")
+def set_page(
+    context: typer.Context,
+    page: PageId,
+    time_zone: Annotated[
+        str,
+        typer.Option("--time-zone", metavar="ZONE", help="Europe/Berlin, or hours from UTC; '' for UTC."),
+    ],
+) -> None:
+    """Set the time zone of a Page: the clock of those who told us none, for quiet hours and local times.
+
+    \b
+    Example:
+      otn page set 101 --time-zone Europe/Berlin
+    """
+    from otn.local_time import zone
+    from otn.store import audit, pages
+
+    if time_zone and zone(time_zone) is None:
+        raise typer.BadParameter("write a zone like Europe/Berlin, or hours from UTC like 2 or -3.5")
+    with opened(context) as app, app.store.begin() as tx:
+        _known(pages.find(tx, page), page)
+        pages.set_time_zone(tx, page, time_zone or None)
+        details = {"time_zone": time_zone or None}
+        audit.record(tx, who=user(), action="page.set", subject=page, now=app.clock(), details=details)
+    say(f"The clock of page {page} is that of {time_zone or 'UTC'}.")
 
 
 @app.command()

@@ -5,37 +5,34 @@ from __future__ import annotations
 import threading
 from dataclasses import asdict
 from datetime import timedelta
-from enum import Enum
 from math import ceil
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from uuid import uuid4
 
 import typer
 
+from otn.cli.message import Push, Response, Text, Variation, said
 from otn.cli.session import Json, Page, Psid, opened
-from otn.cli.terminal import print_json, print_line, say
+from otn.cli.terminal import in_words, print_json, print_line, say
 
 if TYPE_CHECKING:
     from otn.app import App
+    from otn.asking import Agreement
     from otn.delivery import Order
     from otn.sending import Report
 
 LONGEST_ID = 200
 
 
-class Push(str, Enum):
-    """How loudly a message arrives (SEND)."""
-
-    REGULAR = "REGULAR"
-    SILENT_PUSH = "SILENT_PUSH"
-    NO_PUSH = "NO_PUSH"
-
-
 def send(
     context: typer.Context,
     psid: Psid,
-    topic: Annotated[str, typer.Option("--topic", metavar="T", help="The topic the person agreed to.")],
-    text: Annotated[str, typer.Option("--text", metavar="TEXT", help="One message: under 2000 characters.")],
+    topic: Annotated[
+        str | None, typer.Option("--topic", metavar="T", help="The topic the person agreed to.")
+    ] = None,
+    text: Text = None,
+    response: Response = None,
+    variation: Variation = None,
     page: Page = None,
     key: Annotated[
         str | None,
@@ -47,9 +44,7 @@ def send(
         bool,
         typer.Option("--human-agent", help="A person wrote this: up to 7 days after their last message."),
     ] = False,
-    notification_type: Annotated[
-        Push | None, typer.Option("--notification-type", case_sensitive=False, help="How loudly it arrives.")
-    ] = None,
+    notification_type: Push = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would happen and why; send and record nothing.")
     ] = False,
@@ -57,23 +52,32 @@ def send(
 ) -> None:
     """Send one follow-up: as a standard message while the window is open, by a permission after that.
 
-    Exit code 0: it was sent. 1: it was not, and why.
+    Says first what the person agreed to; without --topic that is all. In a response, {first_name|there} is the
+    person's first name, or "there". Exit code 0: it was sent. 1: it was not, and why.
 
     \b
     Examples:
+      otn send 7007
       otn send 7007 --topic restock-blue --text "The blue one is back." --dry-run
       otn send 7007 --topic restock-blue --text "The blue one is back." --id restock-blue-2026-10
+      otn send 7007 --topic restock-blue --response utter_otn_follow_up_restock
     """
+    if topic is None:
+        with opened(context) as app:
+            _ask_for_a_topic(psid, _agreements(app, psid, page))
+    assert topic is not None  # noqa: S101 - without one nobody gets here
+    message = said(context, text, response, variation)
     with opened(context, to_send=not dry_run) as app:
         from otn.delivery import Order
-        from otn.messages import text as text_message
         from otn.models import Origin
 
+        _tell(psid, _agreements(app, psid, page))
+        page_id = _page_of(app, psid, page)
         order = Order(
-            page_id=_page_of(app, psid, page),
+            page_id=page_id,
             psid=psid,
             topic=topic,
-            message=text_message(text),
+            message=_filled(app, page_id, psid, message) if response else message,
             dedupe_key=f"cli:{_checked(key) or uuid4()}",
             origin=Origin.CLI,
             human_agent=human_agent,
@@ -83,6 +87,42 @@ def send(
     _show(report, topic, json)
     if not report.is_good:
         raise typer.Exit(1)
+
+
+def _agreements(app: App, psid: str, page: str | None) -> list[Agreement]:
+    from otn import asking
+
+    with app.store.read() as tx:
+        return asking.agreements(tx, psid=psid, page_id=page, now=app.clock())
+
+
+def _tell(psid: str, agreements: list[Agreement]) -> None:
+    if not agreements:
+        say(f"{psid} has no unused permission.")
+    for each in agreements:
+        number = "one message" if each.available == 1 else f"{each.available} messages"
+        say(f"{psid} agreed to '{each.topic}': {number}, until {in_words(each.soonest_expiry)}")
+
+
+def _ask_for_a_topic(psid: str, agreements: list[Agreement]) -> NoReturn:
+    _tell(psid, agreements)
+    topic = agreements[0].topic if agreements else "TOPIC"
+    say(f'Name the topic: `otn send {psid} --topic {topic} --text "…"`')
+    raise typer.Exit(2)
+
+
+def _filled(app: App, page_id: str, psid: str, message: dict[str, Any]) -> dict[str, Any]:
+    """The message as this person reads it."""
+    from otn import placeholders
+    from otn.store import contact_facts, contacts
+
+    with app.store.read() as tx:
+        person = contacts.find(tx, page_id, psid)
+        if person is None:
+            return message
+        names = placeholders.names(message)
+        known = contact_facts.attributes_of(tx, [person.id], names).get(person.id, {}) if names else {}
+    return placeholders.fill(message, placeholders.values_of(person, known))
 
 
 def _foresee(app: App, order: Order) -> Report:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from otn.app import App
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")]
 Limit = Annotated[
     int | None,
     typer.Option("--limit", min=1, metavar="N", help="Show so many.  [default: 100; all with --json]"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,18 @@ from otn.store.schema import audit
 _LATEST = 50  # entries about one page: a pause that still holds is among them
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One change."""
+
+    id: int
+    at: datetime
+    who: str
+    action: str
+    subject: str
+    details: dict[str, Any] | None
+
+
 def record(
     tx: Tx, *, who: str, action: str, subject: str, now: datetime, details: Mapping[str, Any] | None = None
 ) -> None:
@@ -23,6 +36,16 @@ def record(
             at=now, who=who, action=action, subject=subject, details=dict(details) if details else None
         )
     )
+
+
+def recent(tx: Tx, *, subject: str | None = None, before: int | None = None, limit: int = 100) -> list[Entry]:
+    """Changes, newest first, a page of them at a time."""
+    query = sa.select(audit).order_by(audit.c.id.desc()).limit(limit)
+    if subject is not None:
+        query = query.where(audit.c.subject == subject)
+    if before is not None:
+        query = query.where(audit.c.id < before)
+    return [Entry(**row._mapping) for row in tx.execute(query)]
 
 
 def who_paused(tx: Tx, page_id: str, reason: str) -> str | None:
