@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from otn.cli import audit, check, contacts, init, notify, page, send, tokens, topics, worker
+from otn.cli import audit, broadcasts, check, contacts, init, notify, page, send, tokens, topics, worker
 from otn.cli.session import commands
 from otn.cli.terminal import say
 from otn.errors import ConfigError, InvalidInput, OtnError, StoreUnavailable
@@ -26,6 +26,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(contacts.app, name="contacts")
 app.add_typer(tokens.app, name="tokens")
 app.command("send")(send.send)
+app.add_typer(broadcasts.app, name="broadcasts")
 app.command("notify")(notify.notify)
 app.add_typer(page.app, name="page")
 app.command("audit")(audit.audit)

@@ -42,6 +42,20 @@ def print_json_list(values: Iterable[object]) -> None:
     print("[]" if separator == "[" else "\n]")
 
 
+def print_json_line(value: object) -> None:
+    """Print one of many answers, on a line of its own and at once: for programs that follow what happens."""
+    print(json.dumps(value, default=_plain, ensure_ascii=False), flush=True)
+
+
+def print_csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table for spreadsheets, a row at a time; no cell is taken for a formula there."""
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+
+
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, nothing: str) -> None:
     """Print a table, or say that there is `nothing`: with Rich on a terminal, plain columns elsewhere."""
     table = [[harmless(in_words(cell)) for cell in row] for row in rows]
@@ -88,6 +102,13 @@ def _plain(value: object) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     raise TypeError(f"{type(value).__name__} is not for programs")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = value.isoformat() if isinstance(value, datetime) else in_words(value)
+    return harmless(f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text)
 
 
 def _print_plain(headings: Sequence[str], table: Sequence[Sequence[str]]) -> None:
