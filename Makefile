@@ -59,8 +59,8 @@ chaos: $(ENVIRONMENT) ## Kill two `rasa run` at random moments during 200 webhoo
 
 lock: $(UV) ## Pin the versions of pyproject.toml with hashes (UPGRADE=1: the newest that fit)
 	@$(COMPILE) --python-version 3.8 --group boot -o requirements-boot.lock
-	@$(COMPILE) --python-version 3.10 pyproject.toml -o requirements.lock
-	@$(COMPILE) --python-version 3.10 pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	@$(COMPILE) --python-version 3.10 pyproject.toml --extra rasa -o requirements.lock
+	@$(COMPILE) --python-version 3.10 pyproject.toml --extra rasa --extra dev -c requirements.lock -o requirements-dev.lock
 	@echo "lock: wrote requirements.lock, requirements-dev.lock and requirements-boot.lock"
 
 clean: ## Remove what can be made again; .env and the databases stay

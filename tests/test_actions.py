@@ -16,7 +16,7 @@ from rasa_sdk import Action, Tracker
 from rasa_sdk.executor import ActionExecutor, CollectingDispatcher
 from ruamel.yaml import YAML
 
-from actions import otn as otn_actions
+import otn_actions
 from actions import shop
 from otn import project
 from otn.app import ACTION_SERVER, App
@@ -328,14 +328,14 @@ class TestFallback:
         self, app: App, intent: str, form: str | None, expected: list[str]
     ) -> None:
         tracker = a_tracker(intent=intent, form=form)
-        slots, said, others = await run(otn_actions.ActionDefaultFallback(lambda: app), tracker)
+        slots, said, others = await run(otn_actions.ActionOtnFallback(lambda: app), tracker)
         assert responses(said) == expected
         assert (slots, others) == ({}, ["rewind", "followup"])
 
     async def test_thanks_in_words_of_the_kind_where_there_are_any(self, app: App) -> None:
         domain = {"responses": {"utter_otn_thanks": [], "utter_otn_thanks_news": []}}
         tracker = a_tracker(intent="otn_opted_in", entities={"otn_opted_kind": "news"})
-        _slots, said, _others = await run(otn_actions.ActionDefaultFallback(lambda: app), tracker, domain)
+        _slots, said, _others = await run(otn_actions.ActionOtnFallback(lambda: app), tracker, domain)
         assert responses(said) == ["utter_otn_thanks_news"]
 
 

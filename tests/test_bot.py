@@ -59,17 +59,18 @@ class ActionServer:
     def __init__(self, app: Callable[[], App]) -> None:
         from rasa_sdk.executor import ActionExecutor
 
-        from actions import otn, shop
+        import otn_actions
+        from actions import shop
 
         self.kwargs: dict[str, Any] = {}
         self.url = "in this process"
         self._executor = ActionExecutor()
         for action in (
-            otn.ActionRequestOtn(app),
-            otn.ActionSendOtnFollowUp(app),
-            otn.ActionOtnStatus(app),
-            otn.ActionForgetMe(app),
-            otn.ActionDefaultFallback(app),
+            otn_actions.ActionRequestOtn(app),
+            otn_actions.ActionSendOtnFollowUp(app),
+            otn_actions.ActionOtnStatus(app),
+            otn_actions.ActionForgetMe(app),
+            otn_actions.ActionOtnFallback(app),
             shop.ActionCheckStock(),
             shop.ActionFindOrderLink(),
             shop.ActionKeepFeedback(),

@@ -1,4 +1,6 @@
-"""Custom actions for One-Time Notifications: read slots, ask `otn` for a decision, utter.
+"""Rasa's custom actions for One-Time Notifications: read slots, ask `otn` for a decision, utter.
+
+A module of its own beside every bot's `actions` package: `import otn_actions` there, and they are registered.
 
 No SQL, no HTTP, no side effect. Whoever reaches the action server can run these for anybody, so what an action
 says is a wish: the channel decides once more, records and sends. Wishes are extra keys of an utterance:
@@ -202,15 +204,18 @@ class ActionForgetMe(OtnAction):
         return []
 
 
-class ActionDefaultFallback(OtnAction):
+class ActionOtnFallback(OtnAction):
     """What happens when no rule and no story knows how to go on: the turn is taken back.
+
+    For config.yml: `core_fallback_action_name: action_otn_fallback`. Not under Rasa's own name: it would come
+    before the fallback that a bot has of its own.
 
     A tap on Notify Me that no story waits for is thanked (`utter_otn_thanks_<kind>`, else `utter_otn_thanks`;
     silently kept while a form waits for an answer), other events of the channel pass in silence, words get
     `utter_default`. Then everything is as before the turn, in a story or a form alike.
     """
 
-    action_name = "action_default_fallback"
+    action_name = "action_otn_fallback"
 
     async def run(self, dispatcher: CollectingDispatcher, tracker: Tracker, domain: Domain) -> Events:
         # Not get_intent_of_latest_message(): it reads a ranking, which an event without words lacks.
