@@ -1,6 +1,6 @@
 # Everything that a person types here. `make` alone explains.
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test bench chaos pictures lint lock clean
+.PHONY: help setup run demo test bench chaos pictures lint lock wheel clean
 
 # Any Python 3.8 or newer with venv can make the environment; the one in it is 3.10.
 PYTHON ?= python3
@@ -63,8 +63,13 @@ lock: $(UV) ## Pin the versions of pyproject.toml with hashes (UPGRADE=1: the ne
 	@$(COMPILE) --python-version 3.10 pyproject.toml --extra rasa --extra dev -c requirements.lock -o requirements-dev.lock
 	@echo "lock: wrote requirements.lock, requirements-dev.lock and requirements-boot.lock"
 
+wheel: $(ENVIRONMENT) ## Build the wheel for somebody else's bot into dist/ (docs/add-to-your-bot.md)
+	@rm -rf build
+	@$(UV) build --quiet --wheel --no-build-isolation --python $(BIN)/python
+	@echo "wheel: $$(ls dist/*.whl)"
+
 clean: ## Remove what can be made again; .env and the databases stay
-	@rm -rf .venv .otn/boot .otn/demo .otn/train .otn/*.log models/bot.* .rasa results \
+	@rm -rf .venv build dist .otn/boot .otn/demo .otn/train .otn/*.log models/bot.* .rasa results \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "clean: removed the environment, models and caches; kept .env and the databases in .otn"
