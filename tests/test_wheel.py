@@ -12,7 +12,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-import wheel as built
+import shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("otn", "channels", "simulator")
@@ -22,14 +22,14 @@ OF_THE_BOT = {"rasa", "sanic"}
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built.build(tmp_path_factory.mktemp("wheel"))
+    return shipped.build(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `bin` of an environment with the wheel."""
-    found = built.environment(tmp_path_factory.mktemp("elsewhere") / "venv")
-    built.install(wheel, found)
+    found = shipped.environment(tmp_path_factory.mktemp("elsewhere") / "venv")
+    shipped.install(wheel, found)
     return found
 
 
@@ -127,3 +127,18 @@ print(*sorted(executor.actions))
         "action_request_otn",
         "action_send_otn_follow_up",
     ], done.stderr
+
+
+def test_a_bot_may_have_channels_of_its_own(installed: Path, tmp_path: Path) -> None:
+    """With the line that the guide gives for their `__init__.py`."""
+    guide = (ROOT / "docs" / "add-to-your-bot.md").read_text()
+    (line,) = re.findall(r"`(__path__ = .*)`", guide)
+    (tmp_path / "channels").mkdir()
+    (tmp_path / "channels" / "__init__.py").write_text(f"{line}\n")
+    (tmp_path / "channels" / "theirs.py").touch()
+    look = "print(*(find_spec(f'channels.{name}').origin for name in ('theirs', 'messenger')))"
+    code = f"from importlib.util import find_spec; {look}"
+    done = subprocess.run([installed / "python", "-c", code], cwd=tmp_path, text=True, capture_output=True)
+    theirs, ours = done.stdout.split()
+    assert theirs == str(tmp_path / "channels" / "theirs.py")
+    assert "site-packages" in ours
