@@ -111,6 +111,12 @@ def test_no_secret_shows_in_a_repr() -> None:
             {"subscribed_fields": "messages,standby"},
         ),
         (
+            protocol.build_show_messenger_profile(CONFIG, ["greeting"]),
+            "GET",
+            "1001/messenger_profile",
+            None,
+        ),
+        (
             protocol.build_messenger_profile(CONFIG, {"get_started": {"payload": "START"}}),
             "POST",
             "1001/messenger_profile",

@@ -541,7 +541,65 @@ def test_subscribing_every_page_goes_on_after_one_that_meta_refuses(shop: Projec
     assert otn_("page", "subscribe", FOREIGN).code == 1
 
 
+# --- what people see before they write
+
+
+def domain(shop: Project) -> None:
+    (shop.root / "domain.yml").write_text("intents: [greet, ask_signed_up, EXTERNAL_otn_follow_up]\n")
+
+
+def test_a_page_s_greeting_button_and_menu_are_set_and_shown(shop: Project, otn_: CommandLine) -> None:
+    domain(shop)
+    before = otn_("page", "profile", OTHER)
+    shown = ["greeting     none", "get started  no button", "menu         none"]
+    assert (before.code, before.out.splitlines()) == (0, shown)
+    answer = otn_(
+        *("page", "profile", OTHER, "--get-started", "/greet", "--greeting", "Welcome!"),
+        *("--menu", "My sign-ups=/ask_signed_up", "--menu", "Shop=https://shop.example/?a=b"),
+    )
+    assert answer.code == 0, answer.err
+    assert "My sign-ups -> /ask_signed_up" in answer.out
+    assert shop.world.pages[OTHER].messenger_profile == {
+        "greeting": [{"locale": "default", "text": "Welcome!"}],
+        "get_started": {"payload": "/greet"},
+        "persistent_menu": [
+            {
+                "locale": "default",
+                "call_to_actions": [
+                    {"type": "postback", "title": "My sign-ups", "payload": "/ask_signed_up"},
+                    {"type": "web_url", "title": "Shop", "url": "https://shop.example/?a=b"},
+                ],
+            }
+        ],
+    }
+    assert shop.world.pages[PAGE].messenger_profile == {}
+    assert otn_("page", "profile", OTHER, "--json").json()["get_started"] == {"payload": "/greet"}
+
+
+def test_what_is_not_named_stays_of_a_page_s_profile(shop: Project, otn_: CommandLine) -> None:
+    domain(shop)
+    otn_("page", "profile", PAGE, "--get-started", "/greet")
+    otn_("page", "profile", PAGE, "--greeting", "Welcome!")
+    assert set(shop.world.pages[PAGE].messenger_profile) == {"get_started", "greeting"}
+
+
+@pytest.mark.parametrize("payload", ["/order", '/order{"size": "M"}', "/EXTERNAL_otn_follow_up"])
+def test_a_button_whose_tap_would_say_nothing_is_refused(
+    shop: Project, otn_: CommandLine, payload: str
+) -> None:
+    domain(shop)
+    answer = otn_("page", "profile", PAGE, "--get-started", "/greet", "--menu", f"Order={payload}")
+    assert answer.code == 1
+    assert payload in answer.err
+    assert shop.world.pages[PAGE].messenger_profile == {}
+
+
+def test_of_several_pages_one_must_be_named_for_its_profile(shop: Project, otn_: CommandLine) -> None:
+    assert otn_("page", "profile").code == 2
+    assert otn_("page", "profile", PAGE, "--menu", "no payload").code == 2
+
+
 def test_the_page_commands_explain_themselves(otn_: CommandLine) -> None:
-    for command in ("list", "pause", "resume", "status", "subscribe"):
+    for command in ("list", "pause", "resume", "status", "subscribe", "profile"):
         shown = otn_("page", command, "--help")
         assert (shown.code, f"otn page {command}" in shown.out) == (0, True), command

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from otn.cli.session import Json, commands, opened, parse_duration, user
+from otn.cli.session import Json, commands, opened, parse_duration, root, user
 from otn.cli.terminal import in_words, print_json, print_line, print_table, say
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ PageId = Annotated[str, typer.Argument(metavar="PAGE", help="The Page's id.")]
 PageIdOrAll = Annotated[
     str | None,
     typer.Argument(metavar="[PAGE]", help="The Page's id.  [default: every Page]", show_default=False),
+]
+
+PageIdOrOnly = Annotated[
+    str | None,
+    typer.Argument(metavar="[PAGE]", help="The Page's id, where several are configured.", show_default=False),
 ]
 
 
@@ -202,6 +207,69 @@ def subscribe(context: typer.Context, page: PageIdOrAll = None, json: Json = Fal
         print_json([asdict(each) for each in done])
     if any(each.problem for each in done):
         raise typer.Exit(1)
+
+
+@app.command()
+def profile(
+    context: typer.Context,
+    page: PageIdOrOnly = None,
+    greeting: Annotated[
+        str | None, typer.Option("--greeting", metavar="TEXT", help="Shown before the first message.")
+    ] = None,
+    get_started: Annotated[
+        str | None,
+        typer.Option("--get-started", metavar="PAYLOAD", help="What the Get Started button says: /greet."),
+    ] = None,
+    menu: Annotated[
+        list[str] | None,
+        typer.Option("--menu", metavar="TITLE=PAYLOAD", help="An item of the menu, or TITLE=https://…"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show what people see of a Page before they write, or set it: greeting, Get Started, menu.
+
+    Without options it changes nothing. What is not named stays; the items given are the whole menu.
+
+    \b
+    Examples:
+      otn page profile
+      otn page profile --get-started /greet --menu "My sign-ups=/ask_signed_up" --menu "Forget me=/forget_me"
+    """
+    from otn import page_profile, project
+    from otn.graph.sync import SyncGraph
+
+    items = [_menu_item(each) for each in menu or []]
+    wish = page_profile.profile_of(greeting=greeting, get_started=get_started, menu=items)
+    page_profile.require_known_intents(wish, project.domain(root(context), "intents"))
+    with opened(context, to_send=True) as app, SyncGraph() as graph:
+        if wish:
+            page_profile.change(app, graph, page, wish, who=user())
+            say(f"Set {', '.join(wish)}.")
+        found = page_profile.show(app, graph, page)
+    if json:
+        print_json(found)
+    else:
+        _print_profile(found)
+
+
+def _menu_item(text: str) -> tuple[str, str]:
+    title, _, target = (part.strip() for part in text.partition("="))
+    if not title or not target:
+        raise typer.BadParameter("write TITLE=PAYLOAD or TITLE=https://…", param_hint="--menu")
+    return title, target
+
+
+def _print_profile(found: dict[str, Any]) -> None:
+    from otn.page_profile import GET_STARTED, GREETING, MENU
+
+    for greeting in found.get(GREETING, [{"text": "none"}]):
+        print_line(f"greeting     {greeting.get('text')}")
+    print_line(f"get started  {found.get(GET_STARTED, {}).get('payload', 'no button')}")
+    items = [item for menu in found.get(MENU, []) for item in menu.get("call_to_actions", [])]
+    for item in items:
+        print_line(f"menu         {item.get('title')} -> {item.get('payload') or item.get('url')}")
+    if not items:
+        print_line("menu         none")
 
 
 def _tell(done: Subscription) -> None:

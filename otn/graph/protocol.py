@@ -166,6 +166,11 @@ def build_messenger_profile(config: GraphConfig, profile: Mapping[str, Any]) -> 
     return _call(config, "POST", "messenger_profile", json=profile)
 
 
+def build_show_messenger_profile(config: GraphConfig, fields: Sequence[str]) -> HttpRequest:
+    """Return the call that asks for the Page's Messenger profile."""
+    return _call(config, "GET", "messenger_profile", params={"fields": ",".join(fields)})
+
+
 def with_metadata(message: Mapping[str, Any], wire_id: str) -> dict[str, Any]:
     """Return the message with the attempt's id, which its echo brings back (ECHO)."""
     return {**message, "metadata": wire_id}
@@ -176,8 +181,14 @@ def appsecret_proof(access_token: str, app_secret: str) -> str:
     return hmac.new(app_secret.encode(), access_token.encode(), hashlib.sha256).hexdigest()
 
 
-def _call(config: GraphConfig, method: str, edge: str, json: Mapping[str, Any] | None = None) -> HttpRequest:
-    return _request(config, method, f"{quote(config.page_id or 'me', safe='')}/{edge}", json=json)
+def _call(
+    config: GraphConfig,
+    method: str,
+    edge: str,
+    params: Mapping[str, str] | None = None,
+    json: Mapping[str, Any] | None = None,
+) -> HttpRequest:
+    return _request(config, method, f"{quote(config.page_id or 'me', safe='')}/{edge}", params, json)
 
 
 def _request(
