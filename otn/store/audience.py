@@ -70,4 +70,5 @@ def _times(wanted: Conditions, topic_ids: Sequence[int]) -> Iterator[Any]:
 
 
 def _of_contact(table: sa.Table, condition: Any) -> Any:
-    return sa.exists().where(table.c.contact_id == contact.c.id, condition)
+    # The query around it may read the same table for a reason of its own.
+    return sa.exists().where(table.c.contact_id == contact.c.id, condition).correlate(contact)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -41,10 +42,10 @@ def next_by_token(
     """
     if before.contact is not None:
         return [], None
-    left = [each for each in topic_ids(tx, planned.topic) if before.topic is None or each >= before.topic]
-    for topic_id in left:
+    ids = topic_ids(tx, planned.topic)
+    for topic_id in (each for each in ids if before.topic is None or each >= before.topic):
         here = before if topic_id == before.topic else Cursor(topic=topic_id)
-        rows = tx.execute(_by_token(planned, topic_id, here, now, limit)).all()
+        rows = tx.execute(_by_token(planned, ids, topic_id, here, now, limit)).all()
         if rows:
             last = rows[-1]
             members = [
@@ -65,10 +66,7 @@ def next_by_window(
     Walks a stretch of the table, so that one look stays short; it may find nobody and still not be the end.
     """
     after = before.contact or 0
-    stretch = sa.select(contact.c.id).where(contact.c.id > after).order_by(contact.c.id)
-    end = tx.execute(
-        sa.select(sa.func.max(sa.column("id"))).select_from(stretch.limit(CONTACTS_A_LOOK).subquery())
-    ).scalar_one()
+    end = end_of_look(tx, after)
     if end is None:
         return [], None
     ids = topic_ids(tx, planned.topic)
@@ -91,14 +89,26 @@ def next_by_window(
     )
 
 
-def _by_token(planned: Broadcast, topic_id: int, here: Cursor, now: datetime, limit: int) -> Any:
+def end_of_look(tx: Tx, after: int) -> int | None:
+    """The last contact of the stretch that one look for open windows walks over; None: there is nobody left."""
+    stretch = (
+        sa.select(contact.c.id).where(contact.c.id > after).order_by(contact.c.id).limit(CONTACTS_A_LOOK)
+    )
+    end = sa.select(sa.func.max(sa.column("id"))).select_from(stretch.subquery())
+    found: int | None = tx.execute(end).scalar_one()
+    return found
+
+
+def _by_token(
+    planned: Broadcast, ids: Sequence[int], topic_id: int, here: Cursor, now: datetime, limit: int
+) -> Any:
     token = otn_token.c
     query = (
         sa.select(token.id, token.expires_at, token.contact_id, contact.c.page_id, contact.c.timezone)
         .select_from(otn_token.join(contact, contact.c.id == token.contact_id))
         .where(token.state == TokenState.AVAILABLE.value, token.topic_id == topic_id)
         .where(token.expires_at > now, token.id <= (planned.watermark or 0))
-        .where(contact.c.erase_requested_at.is_(None), *conditions(planned, [topic_id]))
+        .where(contact.c.erase_requested_at.is_(None), *conditions(planned, ids))
         .order_by(token.expires_at, token.id)
         .limit(limit)
     )
