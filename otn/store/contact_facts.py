@@ -1,25 +1,71 @@
-"""Tables `contact_attribute` and `contact_tag`, read for many people at once."""
+"""Tables `contact_attribute` and `contact_tag`: what the shop knows of a person, read for many at once."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from otn.store.engine import Tx
-from otn.store.schema import contact_attribute
+from otn.store.engine import Tx, insert_all_if_new
+from otn.store.schema import contact_attribute, contact_tag
 
-_ATTRIBUTES = (
-    sa.select(contact_attribute.c.contact_id, contact_attribute.c.name, contact_attribute.c.value)
-    .where(contact_attribute.c.contact_id.in_(sa.bindparam("contacts", expanding=True)))
-    .where(contact_attribute.c.name.in_(sa.bindparam("names", expanding=True)))
+_ATTRIBUTES = sa.select(
+    contact_attribute.c.contact_id, contact_attribute.c.name, contact_attribute.c.value
+).where(contact_attribute.c.contact_id.in_(sa.bindparam("contacts", expanding=True)))
+_NAMED = _ATTRIBUTES.where(contact_attribute.c.name.in_(sa.bindparam("names", expanding=True)))
+_TAGS = sa.select(contact_tag.c.contact_id, contact_tag.c.tag).where(
+    contact_tag.c.contact_id.in_(sa.bindparam("contacts", expanding=True))
 )
 
 
-def attributes_of(tx: Tx, contact_ids: Sequence[int], names: Collection[str]) -> dict[int, dict[str, str]]:
-    """These attributes of these people."""
+def attributes_of(
+    tx: Tx, contact_ids: Sequence[int], names: Collection[str] | None = None
+) -> dict[int, dict[str, str]]:
+    """The attributes of these people: those with these names, or all."""
     found: dict[int, dict[str, str]] = {}
     if contact_ids:
-        for row in tx.execute(_ATTRIBUTES, {"contacts": list(contact_ids), "names": list(names)}):
+        query = _ATTRIBUTES if names is None else _NAMED
+        values = {"contacts": list(contact_ids), **({} if names is None else {"names": list(names)})}
+        for row in tx.execute(query, values):
             found.setdefault(row.contact_id, {})[row.name] = row.value
     return found
+
+
+def tags_of(tx: Tx, contact_ids: Sequence[int]) -> dict[int, set[str]]:
+    """The tags of these people."""
+    found: dict[int, set[str]] = {}
+    if contact_ids:
+        for row in tx.execute(_TAGS, {"contacts": list(contact_ids)}):
+            found.setdefault(row.contact_id, set()).add(row.tag)
+    return found
+
+
+def tag(tx: Tx, contact_id: int, tags: Collection[str]) -> None:
+    """Add tags; one that is there stays."""
+    rows = [{"contact_id": contact_id, "tag": each} for each in tags]
+    insert_all_if_new(tx, contact_tag, rows, ["contact_id", "tag"])
+
+
+def untag(tx: Tx, contact_id: int, tags: Collection[str]) -> None:
+    """Take tags away; one that is not there is no matter."""
+    tx.execute(
+        contact_tag.delete().where(contact_tag.c.contact_id == contact_id, contact_tag.c.tag.in_(list(tags)))
+    )
+
+
+def set_attributes(tx: Tx, contact_id: int, values: Mapping[str, str | None]) -> None:
+    """Give attributes these values; None takes one away."""
+    mine = contact_attribute.c.contact_id == contact_id
+    tx.execute(contact_attribute.delete().where(mine, contact_attribute.c.name.in_(list(values))))
+    rows = [
+        {"contact_id": contact_id, "name": name, "value": value}
+        for name, value in values.items()
+        if value is not None
+    ]
+    insert_all_if_new(tx, contact_attribute, rows, ["contact_id", "name"])
+
+
+def erase(tx: Tx, contact_id: int) -> None:
+    """Forget what is known of this person."""
+    for table in (contact_attribute, contact_tag):
+        tx.execute(table.delete().where(table.c.contact_id == contact_id))

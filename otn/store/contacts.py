@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -82,6 +83,12 @@ def get(tx: Tx, contact_id: int) -> Contact:
     if found is None:
         raise NotFound(f"there is no contact {contact_id}")
     return found
+
+
+def several(tx: Tx, contact_ids: Sequence[int]) -> list[Contact]:
+    """The contacts with these ids."""
+    query = sa.select(*_COLUMNS).where(contact.c.id.in_(contact_ids))
+    return [Contact(**row._mapping) for row in tx.execute(query)]
 
 
 def lock(tx: Tx, contact_id: int) -> Contact:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -79,6 +80,22 @@ def waiting(tx: Tx, now: datetime) -> Waiting:
         broadcasts_running=number(broadcast, broadcast.c.state == BroadcastState.RUNNING.value),
         broadcasts_halted=number(broadcast, broadcast.c.state == BroadcastState.HALTED.value),
     )
+
+
+def lapsing(
+    tx: Tx, now: datetime, horizons: Sequence[timedelta], topic_ids: Sequence[int] | None = None
+) -> dict[int | None, tuple[int, ...]]:
+    """Available tokens by topic (None: without one): how many, and how many of them lapse within each horizon."""
+    expiry = otn_token.c.expires_at
+    counts = (sa.func.count().filter(expiry <= now + horizon) for horizon in horizons)
+    query = (
+        sa.select(otn_token.c.topic_id, sa.func.count(), *counts)
+        .where(otn_token.c.state == TokenState.AVAILABLE.value, expiry > now)
+        .group_by(otn_token.c.topic_id)
+    )
+    if topic_ids is not None:
+        query = query.where(otn_token.c.topic_id.in_(topic_ids))
+    return {row[0]: tuple(row[1:]) for row in tx.execute(query)}
 
 
 def _available_tokens(tx: Tx, page_id: str, now: datetime) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -81,9 +81,10 @@ class TokenRow:
     contact_id: int
     topic_id: int
     state: TokenState
+    opted_in_at: datetime
     expires_at: datetime
     used_at: datetime | None
-    ciphertext: bytes | None
+    ciphertext: bytes | None = field(repr=False)
 
 
 _OF_CONTACTS = (
