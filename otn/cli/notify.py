@@ -23,10 +23,11 @@ def notify(
     notification_type: Push = None,
     json: Json = False,
 ) -> None:
-    """Tell everyone who agreed about an event, at once: a broadcast that is made and scheduled in one go.
+    """Tell everyone who agreed about an event.
 
-    Prints its number. The same event again prints the same number and sends nothing again. Asks nothing: it is for
-    a shop's system, which may as well POST to /webhooks/messenger/notify.
+    At once: a broadcast is made and scheduled in one go. Prints its number. The same event again prints the
+    same number and sends nothing again. Asks nothing: it is for a shop's system, which may as well POST to
+    /webhooks/messenger/notify.
 
     \b
     Examples:

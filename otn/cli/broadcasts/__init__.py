@@ -5,7 +5,7 @@ from __future__ import annotations
 from otn.cli.broadcasts import create, moves, plans, report, watch
 from otn.cli.session import commands
 
-app = commands("One message to everyone who agreed: plan it, foresee it, send it, watch it, report on it.")
+app = commands("One message to everyone who agreed.")
 app.command("create")(create.create)
 app.command("list")(plans.list_broadcasts)
 app.command("show")(plans.show)

@@ -75,10 +75,11 @@ def create(
     filters: dict[str, Any],
     json: Json = False,
 ) -> None:
-    """Plan a broadcast: a draft, and how many people it would reach. Nothing is sent before `schedule`.
+    """Plan a broadcast; nothing is sent yet.
 
-    Prints its number. The message is checked and kept now. In a text, {first_name|there} is the person's first
-    name, or "there"; last_name, locale and attributes of contacts work likewise.
+    Prints the number of the draft, and how many people it would reach. The message is checked and kept now.
+    In a text, {first_name|there} is the person's first name, or "there"; last_name, locale and attributes of
+    contacts work likewise.
 
     An option for people may be given several times where any of the values will do. WHEN is a day (2026-12-01), a
     time in UTC (2026-12-01T09:00) or an age (30d). ZONE is Europe/Berlin or hours from UTC.

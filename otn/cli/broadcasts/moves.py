@@ -38,11 +38,12 @@ def schedule(
     ] = None,
     yes: Yes = False,
 ) -> None:
-    """Send a draft: now, at a time, or at a time on everybody's own clock. Asks, with the number of people.
+    """Send a draft, now or later.
 
-    `otn worker` does the sending; without one, nothing leaves. Another time may be set until it has begun. A
-    person's clock is that of their time zone, else the Page's (`otn page set`), else UTC. The estimate is kept:
-    `otn broadcasts report` holds the result against it.
+    Later is at a time, or at a time on everybody's own clock. Asks first, with the number of people. `otn
+    worker` does the sending; without one, nothing leaves. Another time may be set until it has begun. A
+    person's clock is that of their time zone, else the Page's (`otn page set`), else UTC. The estimate is
+    kept: `otn broadcasts report` holds the result against it.
 
     \b
     Examples:
@@ -75,7 +76,9 @@ def schedule(
 
 
 def pause(context: typer.Context, broadcast_id: Id) -> None:
-    """Let nothing more of a broadcast leave; what is on its way arrives.
+    """Stop a broadcast for a while.
+
+    Within a small batch nothing more leaves; what is on its way arrives.
 
     \b
     Example:
@@ -89,7 +92,9 @@ def pause(context: typer.Context, broadcast_id: Id) -> None:
 
 
 def resume(context: typer.Context, broadcast_id: Id) -> None:
-    """Go on with a broadcast that was paused, or that Meta or a rule halted.
+    """Go on with one that was paused or halted.
+
+    Who halted it, Meta or a rule, is the reason in `otn broadcasts show`: see to that first.
 
     \b
     Example:
@@ -103,7 +108,9 @@ def resume(context: typer.Context, broadcast_id: Id) -> None:
 
 
 def cancel(context: typer.Context, broadcast_id: Id, yes: Yes = False) -> None:
-    """End a broadcast for good: who did not get it yet will not get it.
+    """End a broadcast for good.
+
+    Who did not get it yet will not get it.
 
     \b
     Example:
@@ -133,9 +140,10 @@ def retry(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Try those again who did not get it for a reason that may be over by now.
+    """Try those again who may be reachable now.
 
-    Whoever got it, or may have got it, is never among them. `otn broadcasts show` names the reasons.
+    That is whoever did not get it for a reason that passes, or for one that you name. Whoever got it, or may
+    have got it, is never among them. `otn broadcasts show` names the reasons.
 
     \b
     Examples:

@@ -60,7 +60,9 @@ def list_broadcasts(context: typer.Context, limit: Limit = None, json: Json = Fa
 
 
 def show(context: typer.Context, broadcast_id: Id, json: Json = False) -> None:
-    """Show a broadcast: what is said to whom and when, where it stands, how many by state and reason.
+    """Show a broadcast and where it stands.
+
+    What is said to whom and when, and how many there are by state and reason.
 
     \b
     Examples:
@@ -76,7 +78,9 @@ def show(context: typer.Context, broadcast_id: Id, json: Json = False) -> None:
 
 
 def estimate(context: typer.Context, broadcast_id: Id, json: Json = False) -> None:
-    """Count who would get it if it were sent now, and how many would not, by reason. Changes nothing.
+    """Count who would get it now, and who not.
+
+    By the sender's own rules, as everything stands at this moment. Changes nothing.
 
     \b
     Examples:
@@ -95,9 +99,10 @@ def estimate(context: typer.Context, broadcast_id: Id, json: Json = False) -> No
 
 
 def explain(context: typer.Context, broadcast_id: Id, csv: Csv = False, json: Json = False) -> None:
-    """Say of each person what would happen if it were sent now, and by which rule. Changes nothing.
+    """Say of each person what would happen now.
 
-    Asks what the sender asks. A line for each person as soon as it is known, however many there are.
+    And by which rule: it asks what the sender asks. Changes nothing. A line for each person as soon as it is
+    known, however many there are.
 
     \b
     Examples:
@@ -120,7 +125,8 @@ def explain(context: typer.Context, broadcast_id: Id, csv: Csv = False, json: Js
             print_csv(headings, ([each.psid, each.page_id, *_verdict(each), each.sentence] for each in found))
         else:
             for each in found:
-                print_line(f"{each.psid} on page {each.page_id}: {' '.join(_verdict(each))}. {each.sentence}")
+                would, reason = _verdict(each)
+                print_line(f"{each.psid} on page {each.page_id}: {reason or would}. {each.sentence}")
 
 
 def foresee(app: App, planned: Broadcast, start_at: datetime | None = None) -> Estimate:
@@ -245,9 +251,16 @@ def _words_of(message: dict[str, Any]) -> str:
 def _audience(audience: dict[str, Any]) -> str:
     """The conditions as they are kept, in a line."""
     parts = [
-        f"{opening} {name.replace('_', ' ')} {value}"
+        f"{opening} {name.replace('_', ' ')} {_listed(value)}"
         for opening, kept in (("only", audience["include"]), ("not", audience["exclude"]))
         for name, value in kept.items()
     ]
     who = "everybody with a permission" + (" or an open window" if audience["window_too"] else "")
     return "; ".join([who, *parts])
+
+
+def _listed(value: Any) -> str:
+    if value is True:  # the list that came with it
+        return "by psid"
+    several = value if isinstance(value, list) else [value]
+    return ", ".join("=".join(each) if isinstance(each, list) else str(each) for each in several)

@@ -27,10 +27,11 @@ def report(
     ] = SHOWN_DOUBTS,
     json: Json = False,
 ) -> None:
-    """Say who got it, who did not and why, how that differs from the estimate, and what is in doubt.
+    """Say what became of a broadcast.
 
-    In doubt are messages of which nobody knows whether they arrived, and permissions that Meta refused in a way
-    that may mean the permission or the message; with each, what will settle it, or what you can.
+    Who got it, who did not and why, how that differs from the estimate, and what is in doubt. In doubt are
+    messages of which nobody knows whether they arrived, and permissions that Meta refused in a way that may
+    mean the permission or the message; with each, what will settle it, or what you can.
 
     \b
     Examples:
@@ -55,9 +56,10 @@ def report(
 
 
 def export(context: typer.Context, broadcast_id: Id, csv: Csv = False, json: Json = False) -> None:
-    """Print a line for each person: state, reason, rule, message id, times sent, and what the person did.
+    """Print what became of each person's message.
 
-    No cell of the CSV is taken for a formula: where one would be, an apostrophe stands before it.
+    State, reason, rule, message id, times sent, when it was delivered and read, and what the person did. No
+    cell of the CSV is taken for a formula: where one would be, an apostrophe stands before it.
 
     \b
     Examples:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -43,9 +43,10 @@ class Progress:
 
 
 def watch(context: typer.Context, broadcast_id: Id, json: Json = False) -> None:
-    """Show how a broadcast goes, until it ends: a bar on a terminal, else a line for each change.
+    """Show how a broadcast goes, until it ends.
 
-    Exit code 0: it finished. 1: it was cancelled or halted, and why. Ctrl-C ends the watching, not the broadcast.
+    A bar on a terminal, else a line for each change. Exit code 0: it finished. 1: it was cancelled or halted,
+    and why. Ctrl-C ends the watching, not the broadcast.
 
     \b
     Examples:
@@ -53,14 +54,10 @@ def watch(context: typer.Context, broadcast_id: Id, json: Json = False) -> None:
       otn broadcasts watch 3 --json | jq .rate
     """
     with opened(context) as app, _shown(json) as show:
-        last: Progress | None = None
         for progress in _progress(app, broadcast_id):
-            if last is None or (progress.state, progress.counts) != (last.state, last.counts):
-                show(progress)
-            last = progress
-    assert last is not None  # noqa: S101 - there is always one look
-    _say_end(broadcast_id, last)
-    raise typer.Exit(_ENDS.get(last.state, 1))
+            show(progress)
+    _say_end(broadcast_id, progress)
+    raise typer.Exit(_ENDS.get(progress.state, 1))
 
 
 def _progress(app: App, broadcast_id: int) -> Iterator[Progress]:
@@ -118,14 +115,25 @@ def _wait() -> None:
 
 @contextmanager
 def _shown(json: bool) -> Iterator[Callable[[Progress], None]]:
-    """How a change is shown: to a program, to a person at a terminal, or in a log."""
+    """How it is shown: to a program, to a person at a terminal, or in a log."""
     if json:
-        yield lambda progress: print_json_line(asdict(progress))
+        yield _only_changes(lambda progress: print_json_line(asdict(progress)))
     elif sys.stderr.isatty():
         with _bar() as show:
             yield show
     else:
-        yield lambda progress: print_line(_line(progress))
+        yield _only_changes(lambda progress: print_line(_line(progress)))
+
+
+def _only_changes(show: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    last: Any = None
+
+    def show_if_new(progress: Progress) -> None:
+        nonlocal last
+        if last != (last := (progress.state, progress.counts)):
+            show(progress)
+
+    return show_if_new
 
 
 @contextmanager
@@ -138,7 +146,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         parts.BarColumn(),
         parts.TextColumn("{task.fields[told]}"),
     )
-    with parts.Progress(*columns, console=Console(stderr=True)) as bar:
+    with parts.Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bar:
         task = bar.add_task("", total=None, told="")
 
         def show(progress: Progress) -> None:
@@ -148,6 +156,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
                 total=progress.total,
                 completed=progress.done,
                 told=_told(progress),
+                refresh=True,
             )
 
         yield show
