@@ -19,19 +19,17 @@ STANDARD_WINDOW = timedelta(hours=24)  # POLICY: 24 h from the person's last act
 AD_WINDOW = timedelta(days=7)  # POLICY: the first message after a click-to-Messenger ad
 HUMAN_AGENT_WINDOW = timedelta(days=7)  # POLICY: tag HUMAN_AGENT, written by a person
 TOKEN_LIFE = timedelta(days=365)  # OTN: one year from creation
-TITLE_MAX = 65  # OTN: characters of the request's title
-PAYLOAD_MAX = 1000  # not documented for OTN; the limit of postback payloads (SEND)
 ASK_PAUSE = timedelta(hours=24)  # after Meta answered "too many requests" (ERR 613/1893016 and kin)
 CAPPED_PERIOD = timedelta(days=7)  # a topic's weekly cap counts requests in this long
 UNCONFIRMED_AFTER = timedelta(hours=24)  # a window send without an echo is given up after this long
-CANNOT_RECEIVE_PAUSE = timedelta(hours=1)  # between tries of a token after 10/2018108 or 2018300
+CANNOT_RECEIVE_PAUSE = timedelta(hours=1)  # between tries of a token (ERR 10/2018108, 2018300)
 MAX_TRIES = 5  # of a send that never left us
 FIRST_BACKOFF = timedelta(seconds=5)
 LONGEST_BACKOFF = timedelta(hours=6)
-# RATE: messages a second and Page. What we aim at is lower, so that no second comes to have more.
-MOST_SENDS_PER_SECOND = 300.0  # text, links and templates
+# Messages a second and Page. What we aim at is lower, so that no second comes to have more.
+MOST_SENDS_PER_SECOND = 300.0  # RATE: text, links and templates
 SENDS_PER_SECOND = 290.0  # unless OTN_SENDS_PER_SECOND says less
-MEDIA_PER_SECOND = 10.0  # audio and video
+MEDIA_PER_SECOND = 10.0  # RATE: audio and video
 
 _WINDOW_LENGTH = {WindowOpening.AD: AD_WINDOW}
 

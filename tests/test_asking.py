@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from otn import asking
 from otn.errors import NotFound, OutcomeUnknown, Refusal, Refused, SendError, Throttled, Unreachable
 from otn.graph.protocol import Sent
+from otn.messages import REQUEST_PAYLOAD
 from otn.models import AskAttempt, Contact, Page, RequestState, TokenState
-from otn.policy import PAYLOAD_MAX, Deny, Reason
+from otn.policy import Deny, Reason
 from otn.store import Store, Tx, contacts, pages, topics
 from otn.store.schema import permission_request
 
@@ -83,7 +84,7 @@ def test_the_payload_brings_topic_and_request_back() -> None:
     payload = asking.payload_of("a" * 64, 10**17)
     assert asking.topic_in(payload) == ("a" * 64, 10**17)
     assert asking.topic_in("otn:restock") == ("restock", None)
-    assert len(payload) < PAYLOAD_MAX
+    assert len(payload) <= REQUEST_PAYLOAD
     for other in (None, "", "otn:", "otn:x:", "otn:X", "OTN:x", "otn:x:1 ", "otn:x\n", "restock", "otn:-x"):
         assert asking.topic_in(other) is None
 
