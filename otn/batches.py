@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from otn import delivery, placeholders
-from otn.delivery import LEASE_SECONDS, MESSAGING_TYPE, Settled
+from otn.delivery import LEASE_SECONDS, MESSAGING_TYPE
 from otn.errors import InvalidMove, Refusal, Refused, SendError
 from otn.graph.protocol import Sent, with_metadata
 from otn.local_time import quiet_ends_at, zone_of
@@ -57,13 +57,20 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What may be POSTed now. `taken`: how many deliveries were looked at; none means that nothing is left now."""
+    """What may be POSTed now. `taken`: how many deliveries were looked at; none means that nothing is left now.
+
+    `follows_refusals`: the last message of this broadcast was refused, whoever sent it.
+    """
 
     attempts: tuple[Attempt, ...] = ()
     taken: int = 0
+    follows_refusals: bool = False
 
 
 NOTHING = Batch()
+
+Answered = tuple[Sent | SendError, DeliveryState]
+"""What Meta said, and what the delivery is now."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,7 +106,8 @@ def begin(tx: Tx, vault: Vault, job: Job, limit: int, now: datetime) -> Batch:
     if not chunks.renew(tx, job.chunk.id, job.chunk.fence, LEASE_SECONDS):
         return NOTHING
     page = pages.find(tx, job.chunk.page_id) or Page(page_id=job.chunk.page_id)
-    if broadcasts.state_of(tx, job.broadcast.id) is not BroadcastState.RUNNING or page_is_paused(page, now):
+    state, refused_in_a_row = broadcasts.standing(tx, job.broadcast.id)
+    if state is not BroadcastState.RUNNING or page_is_paused(page, now):
         return NOTHING
     claimed = deliveries.claim(tx, job.chunk.id, now, limit)
     queued = [each for each in claimed if each[0].state is DeliveryState.QUEUED]
@@ -107,44 +115,45 @@ def begin(tx: Tx, vault: Vault, job: Job, limit: int, now: datetime) -> Batch:
     _write(tx, decided, now)
     again = [_again(tx, vault, one.id, now) for one, _ in claimed if one.state is DeliveryState.UNKNOWN]
     attempts = (*decided.attempts, *(each for each in again if each is not None))
-    return Batch(attempts=attempts, taken=len(claimed))
+    return Batch(attempts=attempts, taken=len(claimed), follows_refusals=bool(refused_in_a_row))
 
 
-def settle(
-    tx: Tx, results: Sequence[tuple[Attempt, Sent | SendError]], now: datetime
-) -> list[tuple[SendError, Settled]]:
-    """Record Meta's answers; of those that were no yes, what became of the delivery."""
+def settle(tx: Tx, results: Sequence[tuple[Attempt, Sent | SendError]], now: datetime) -> list[Answered]:
+    """Record Meta's answers; in the order of the results, what became of the deliveries."""
     sent = [(attempt, answer) for attempt, answer in results if isinstance(answer, Sent)]
     deliveries.settle_all_sent(
         tx, [(attempt.delivery_id, answer.message_id) for attempt, answer in sent], now
     )
     by_token = [attempt.delivery_id for attempt, _ in sent if attempt.route is Route.TOKEN]
     tokens.use_up_all(tx, by_token, now)
-    refused = [(attempt, error) for attempt, error in results if isinstance(error, SendError)]
-    return [(error, delivery.settle(tx, attempt, error, now)) for attempt, error in refused]
+    return [(answer, _state_after(tx, attempt, answer, now)) for attempt, answer in results]
 
 
-def draw_conclusions(
-    tx: Tx, job: Job, sent: int, refused: Sequence[tuple[SendError, Settled]], now: datetime
-) -> str | None:
+def draw_conclusions(tx: Tx, job: Job, answers: Sequence[Answered], now: datetime) -> str | None:
     """Halt the broadcast if these answers are reason enough; the reason, None if it goes on.
 
     In a transaction of its own: it locks the broadcast's row, and must hold no person's meanwhile.
     """
     streak = broadcasts.refusals(tx, job.broadcast.id)
-    for error, settled in refused:
-        if settled.delivery.state is not DeliveryState.REFUSED or not isinstance(error, Refused):
+    for answer, state in answers:
+        if isinstance(answer, Sent):
+            streak = broadcasts.Refusals()
+        if state is not DeliveryState.REFUSED or not isinstance(answer, Refused):
             continue
-        if reason := _at_once(error):
+        if reason := _at_once(answer):
             return _halt(tx, job, reason, now)
-        if error.refusal not in _PERSONAL:
-            streak = streak.next(f"{error.code}/{error.subcode}")
+        if answer.refusal not in _PERSONAL:
+            streak = streak.next(f"{answer.code}/{answer.subcode}")
         if streak.length >= EQUAL_REFUSALS:
-            return _halt(tx, job, f"Meta refused {EQUAL_REFUSALS} messages in a row alike: {error}", now)
-    if sent and not refused:
-        streak = broadcasts.Refusals()
+            return _halt(tx, job, f"Meta refused {EQUAL_REFUSALS} messages in a row alike: {answer}", now)
     broadcasts.note_refusals(tx, job.broadcast.id, streak)
     return None
+
+
+def _state_after(tx: Tx, attempt: Attempt, answer: Sent | SendError, now: datetime) -> DeliveryState:
+    if isinstance(answer, Sent):
+        return DeliveryState.SENT
+    return delivery.settle(tx, attempt, answer, now).delivery.state
 
 
 def _at_once(error: Refused) -> str | None:

@@ -18,12 +18,12 @@ from uuid import uuid4
 
 from otn import batches, metrics
 from otn.app import App
-from otn.batches import Batch, Job
-from otn.delivery import LEASE_SECONDS, Settled
-from otn.errors import InvalidMove, SendError, StoreUnavailable, Unreachable
+from otn.batches import Answered, Batch, Job
+from otn.delivery import LEASE_SECONDS
+from otn.errors import InvalidMove, Refused, SendError, StoreUnavailable, Unreachable
 from otn.graph.aio import AsyncGraph
 from otn.graph.protocol import Sent, build_send
-from otn.models import Attempt, DeliveryState
+from otn.models import Attempt
 from otn.policy import MEDIA_PER_SECOND
 from otn.store import Tx, chunks, rates
 from otn.store.writer import GroupWriter
@@ -134,7 +134,7 @@ class _Mailing:
             if unused := number - len(batch.attempts):
                 await self._give_back(job, unused)
             if batch.attempts:
-                await self._record(job, await self._post_all(job, batch))
+                await self._record(job, batch, await self._post_all(job, batch))
             if not batch.taken:
                 return
 
@@ -176,21 +176,20 @@ class _Mailing:
         except SendError as error:
             return error
 
-    async def _record(self, job: Job, results: Sequence[tuple[Attempt, Sent | SendError]]) -> None:
+    async def _record(
+        self, job: Job, batch: Batch, results: Sequence[tuple[Attempt, Sent | SendError]]
+    ) -> None:
         """Write down Meta's answers, and stop the broadcast if they are reason enough."""
-        refused = await self._settle(results)
-        metrics.count(DeliveryState.SENT, len(results) - len(refused))
-        for _, settled in refused:
-            metrics.count(settled.delivery.state)
-        if refused or job.broadcast.equal_refusals:
-            sent, now = len(results) - len(refused), self._app.clock()
-            halted = await self._write(lambda tx: batches.draw_conclusions(tx, job, sent, refused, now))
+        answers = await self._settle(results)
+        for _, state in answers:
+            metrics.count(state)
+        if batch.follows_refusals or any(isinstance(answer, Refused) for answer, _ in answers):
+            now = self._app.clock()
+            halted = await self._write(lambda tx: batches.draw_conclusions(tx, job, answers, now))
             if halted:
                 log.warning("broadcast %d: -> halted: %s", job.broadcast.id, halted)
 
-    async def _settle(
-        self, results: Sequence[tuple[Attempt, Sent | SendError]]
-    ) -> list[tuple[SendError, Settled]]:
+    async def _settle(self, results: Sequence[tuple[Attempt, Sent | SendError]]) -> list[Answered]:
         for tried in range(SETTLE_TRIES):
             try:
                 return await self._write(lambda tx: batches.settle(tx, results, self._app.clock()))

@@ -228,6 +228,19 @@ def test_five_equal_refusals_in_a_row_halt_it(shop: Project, app: App) -> None:
         assert "5 messages in a row" in str(stored.get(tx, made.id).state_reason)
 
 
+def test_equal_refusals_with_others_between_them_do_not_halt_it(shop: Project, app: App) -> None:
+    """Six people of sixty whose permission Meta does not take: what it says about each of them is the same."""
+    for number in range(60):
+        shop.person(f"70{number:02}", permissions=1)
+        if number % 10 == 5:
+            shop.fault("error", code=100, match={"psid": f"70{number:02}"})
+    shop.pass_time(DAY_AND_HOUR)
+    made = planned(app)
+    work(app)
+    assert standing(app, made.id) == ("finished", {"sent": 54, "refused": 6})
+    assert (tokens_in(app, "used"), tokens_in(app, "suspect")) == (54, 6)
+
+
 def test_a_bad_access_token_halts_it_and_pauses_the_page(shop: Project, app: App) -> None:
     for number in range(12):
         shop.person(f"70{number:02}", permissions=1)

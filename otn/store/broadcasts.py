@@ -21,7 +21,9 @@ _COLUMNS = tuple(
     broadcast.c["skip_if_late_seconds" if name == "skip_if_late" else name]
     for name in Broadcast.__dataclass_fields__
 )
-_STATE = sa.select(broadcast.c.state).where(broadcast.c.id == sa.bindparam("broadcast"))
+_STANDING = sa.select(broadcast.c.state, broadcast.c.equal_refusals).where(
+    broadcast.c.id == sa.bindparam("broadcast")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +83,10 @@ def every(
     return [_broadcast(row) for row in tx.execute(query)]
 
 
-def state_of(tx: Tx, broadcast_id: int) -> BroadcastState:
-    """Where it stands now."""
-    return BroadcastState(tx.execute(_STATE, {"broadcast": broadcast_id}).scalar_one())
+def standing(tx: Tx, broadcast_id: int) -> tuple[BroadcastState, int]:
+    """Where it stands now, and how many messages in a row were refused alike."""
+    row = tx.execute(_STANDING, {"broadcast": broadcast_id}).one()
+    return BroadcastState(row.state), row.equal_refusals
 
 
 def move(
