@@ -35,6 +35,7 @@ class Queue:
 
     def __init__(self, app: App, stop: threading.Event) -> None:
         self._app, self._stop = app, stop
+        self._senders = threading.Semaphore(SENDERS)
         self._huey = open_huey(app.settings.queue_url)
         self._tick = self._huey.task(name="tick")(self._do_tick)
         self._send = self._huey.task(name="send_chunk")(self._do_send)
@@ -81,7 +82,13 @@ class Queue:
             self._tick()
 
     def _do_send(self, chunk_id: int) -> None:
-        worker.survives(lambda: worker.send(self._app, self._stop, chunk_id))
+        """Send, unless as many do so as may: they go on with whatever is due, and one thread is left for ticks."""
+        if not self._senders.acquire(blocking=False):
+            return
+        try:
+            worker.survives(lambda: worker.send(self._app, self._stop, chunk_id))
+        finally:
+            self._senders.release()
 
     def _do_keep_house(self) -> None:
         worker.survives(lambda: worker.keep_house(self._app, self._stop))

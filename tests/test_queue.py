@@ -88,6 +88,26 @@ def test_trouble_in_a_job_stops_nobody_and_shows_no_secret(
     assert "secret" not in caplog.text
 
 
+def test_ticks_go_on_while_a_broadcast_is_sent(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its members would not be frozen, dead senders not be found, and nothing else be sent for its length."""
+    sending, ticks, enough = threading.Semaphore(0), [0], threading.Event()
+
+    def send(*_: object) -> int:
+        sending.release()
+        enough.wait(PATIENCE)
+        return 0
+
+    def tick(*_: object) -> worker.Tick:
+        ticks[0] += sending.acquire(blocking=False) or bool(ticks[0])
+        if ticks[0] > 20:
+            enough.set()
+        return worker.Tick(deliveries=0, is_busy=False, chunks=(1, 2, 3, 4))
+
+    monkeypatch.setattr(worker, "send", send)
+    monkeypatch.setattr(worker, "tick", tick)
+    works_until(app, enough.is_set)
+
+
 def test_the_queue_s_file_may_vanish(shop: Project, app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         shop.person(f"70{number:02}", permissions=1)
