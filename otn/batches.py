@@ -98,12 +98,17 @@ def take(tx: Tx, chunk_id: int, owner: str) -> Job | None:
     )
 
 
+def keep(tx: Tx, job: Job) -> bool:
+    """Hold a chunk for longer; False if it is not held any more."""
+    return chunks.renew(tx, job.chunk.id, job.chunk.fence, LEASE_SECONDS)
+
+
 def begin(tx: Tx, vault: Vault, job: Job, limit: int, now: datetime) -> Batch:
     """Decide about the next deliveries of a chunk, reserve tokens, record them as `sending`.
 
     Commit before the first byte. Nothing, if the lease ran out, the broadcast does not run or the Page is paused.
     """
-    if not chunks.renew(tx, job.chunk.id, job.chunk.fence, LEASE_SECONDS):
+    if not keep(tx, job):
         return NOTHING
     page = pages.find(tx, job.chunk.page_id) or Page(page_id=job.chunk.page_id)
     state, refused_in_a_row = broadcasts.standing(tx, job.broadcast.id)
@@ -113,7 +118,8 @@ def begin(tx: Tx, vault: Vault, job: Job, limit: int, now: datetime) -> Batch:
     queued = [each for each in claimed if each[0].state is DeliveryState.QUEUED]
     decided = _decide_all(tx, vault, job, page, queued, now)
     _write(tx, decided, now)
-    again = [_again(tx, vault, one.id, now) for one, _ in claimed if one.state is DeliveryState.UNKNOWN]
+    unknown = [each for each in claimed if each[0].state is DeliveryState.UNKNOWN]
+    again = [_again(tx, vault, job, page, one, contact, now) for one, contact in unknown]
     attempts = (*decided.attempts, *(each for each in again if each is not None))
     return Batch(attempts=attempts, taken=len(claimed), follows_refusals=bool(refused_in_a_row))
 
@@ -252,8 +258,14 @@ def _write(tx: Tx, decided: _Decided, now: datetime) -> None:
     deliveries.postpone_all(tx, decided.later)
 
 
-def _again(tx: Tx, vault: Vault, delivery_id: int, now: datetime) -> Attempt | None:
-    resumed = delivery.resume(tx, vault, delivery_id, now)
+def _again(
+    tx: Tx, vault: Vault, job: Job, page: Page, one: Delivery, contact: Contact, now: datetime
+) -> Attempt | None:
+    """Asking what became of it may send it: not in quiet hours either."""
+    if until := _quiet_until(job, contact, page, now):
+        deliveries.postpone(tx, one.id, until)
+        return None
+    resumed = delivery.resume(tx, vault, one.id, now)
     return resumed if isinstance(resumed, Attempt) else None
 
 

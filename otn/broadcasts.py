@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from otn import audience as who_is_meant
-from otn import placeholders, times
+from otn import delivery, placeholders, times
 from otn.audience import Audience
 from otn.errors import InvalidInput, InvalidMove, Refusal
 from otn.local_time import first_instant, instant, last_instant, zone_of
@@ -224,6 +224,7 @@ def retry(tx: Tx, broadcast_id: int, reasons: Collection[str], *, who: str, now:
 
     Call it again, in a transaction of its own, until it returns 0. Raises InvalidMove, NotFound.
     """
+    broadcasts.lock(tx, broadcast_id)
     planned = broadcasts.get(tx, broadcast_id)
     if planned.state not in (_S.FINISHED, _S.RUNNING, _S.PAUSED, _S.HALTED) or planned.frozen_at is None:
         raise InvalidMove(f"broadcast {broadcast_id} is {planned.state.value}: there is nothing to try again")
@@ -233,6 +234,7 @@ def retry(tx: Tx, broadcast_id: int, reasons: Collection[str], *, who: str, now:
             tx, broadcast_id=broadcast_id, page_id=page_id, due_at=now, size=len(delivery_ids)
         )
         deliveries.requeue(tx, delivery_ids, chunk_id)
+        chunks.set_size(tx, chunk_id)
         total += len(delivery_ids)
     if total:
         if planned.state is _S.FINISHED:
@@ -305,17 +307,23 @@ def finish(tx: Tx, now: datetime) -> int:
     """End the broadcasts of which nothing is left to send; how many."""
     ended = 0
     for planned in broadcasts.running(tx, frozen=True):
+        broadcasts.lock(tx, planned.id)  # whoever queues some of it again holds this, and is waited for
         if not chunks.unfinished(tx, planned.id):
             ended += broadcasts.move(tx, planned.id, (_S.RUNNING,), _S.FINISHED, finished_at=now)
     return ended
 
 
 def sweep_cancelled(tx: Tx, now: datetime) -> int:
-    """Skip what cancelled broadcasts still have in the queue, up to ROWS; how many."""
+    """Skip what cancelled broadcasts still have in the queue, up to ROWS; how many.
+
+    What may have gone out is not asked about again, since that might send it: only an echo can tell.
+    """
     done = 0
     for broadcast_id in chunks.of_cancelled(tx):
         if done < ROWS:
             done += chunks.cancel(tx, broadcast_id, now, Reason.CANCELLED.value, ROWS - done)
+        for delivery_id in chunks.in_doubt(tx, broadcast_id, ROWS - done):
+            done += delivery.leave_unconfirmed(tx, delivery_id, now)
         if done < ROWS:
             chunks.close_settled(tx, broadcast_id, now)
     return done
@@ -358,7 +366,8 @@ def _add_chunk(
             for member in several
         ],
     )
-    chunks.set_size(tx, chunk_id)
+    if chunks.set_size(tx, chunk_id) and too_late:
+        chunks.close(tx, chunk_id, now)
 
 
 def _lateness_allowed(planned: Broadcast) -> timedelta:

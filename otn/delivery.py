@@ -12,6 +12,7 @@ token pays for is repeated with that same token only, until the answer is defini
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -170,6 +171,11 @@ def settle_as_sent(tx: Tx, delivery_id: int, message_id: str | None, now: dateti
     if token_id is not None:
         tokens.use_up(tx, token_id, now)
     return True
+
+
+def leave_unconfirmed(tx: Tx, delivery_id: int, now: datetime) -> bool:
+    """Ask no more what became of an unknown delivery; its token is kept, and suspect. False if it is not unknown."""
+    return _leave_unconfirmed(tx, deliveries.get(tx, delivery_id), now)
 
 
 def may_say(tx: Tx, *, page_id: str, psid: str, now: datetime) -> Decision:
@@ -352,10 +358,12 @@ def _ask_again(tx: Tx, vault: Vault, current: Delivery, now: datetime) -> Attemp
     return _attempt(tx, vault, current, again, current.token_id, now)
 
 
-def _leave_unconfirmed(tx: Tx, current: Delivery, now: datetime) -> None:
+def _leave_unconfirmed(tx: Tx, current: Delivery, now: datetime) -> bool:
     values = {"settled_at": now, "next_attempt_at": None}
-    if deliveries.end(tx, current.id, DeliveryState.UNKNOWN, DeliveryState.UNCONFIRMED, values):
+    left = deliveries.end(tx, current.id, DeliveryState.UNKNOWN, DeliveryState.UNCONFIRMED, values)
+    if left:
         _move_token(tx, current, TokenState.SUSPECT)
+    return left
 
 
 def _settle_as(
@@ -369,11 +377,24 @@ def _settle_as(
     if reaction.fate is Fate.DECIDE_AGAIN:
         values["window_refused"] = True
         contacts.close_window(tx, current.contact_id, now, asked_at=current.sending_at)
-    if not deliveries.settle(tx, current.id, fence, _STATE_OF[reaction.fate], values):
+    if not _write_down(tx, current, fence, _STATE_OF[reaction.fate], values):
         return Settled(delivery=deliveries.get(tx, current.id))
     if reaction.token is not None:
         _move_token(tx, current, reaction.token)
     return Settled(delivery=deliveries.get(tx, current.id), again_at=again_at)
+
+
+def _write_down(
+    tx: Tx, current: Delivery, fence: int, state: DeliveryState, values: Mapping[str, Any]
+) -> bool:
+    if state is not DeliveryState.QUEUED or current.chunk_id is None or current.route is Route.TOKEN:
+        return deliveries.settle(tx, current.id, fence, state, values)
+    if deliveries.settle(tx, current.id, fence, state, values, old=(DeliveryState.SENDING,)):
+        return True
+    # Its lease ran out before the answer came: its chunk, and the broadcast, may have ended without it.
+    ended = {**values, "next_attempt_at": None}
+    late = (DeliveryState.UNKNOWN,)
+    return deliveries.settle(tx, current.id, fence, DeliveryState.REFUSED, ended, old=late)
 
 
 _STATE_OF = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +27,7 @@ from otn.graph.protocol import Sent, build_send
 from otn.models import Attempt
 from otn.policy import MEDIA_PER_SECOND
 from otn.store import Tx, chunks, rates
+from otn.store.rates import Slot
 from otn.store.writer import GroupWriter
 
 T = TypeVar("T")
@@ -37,6 +39,7 @@ SETTLE_TRIES = (
     8  # while the database does not answer; then the lease runs out, and the outcome is found later
 )
 LAPSE = timedelta(seconds=LEASE_SECONDS)
+RENEWAL = LEASE_SECONDS / 4  # between renewals of a chunk's lease while waiting for permits
 LOOK = 0.25  # seconds between looks whether to stop, while waiting
 
 log = logging.getLogger(__name__)
@@ -128,13 +131,14 @@ class _Mailing:
 
     async def _lane(self, job: Job, left: _Left) -> None:
         while not self._stop.is_set() and (number := left.take(self._pace.batch)):
-            if self._graph_is_down or not await self._permitted(job, number):
+            if self._graph_is_down or (slot := await self._permitted(job, number)) is None:
                 return
+            began = _elapsed()  # before it is recorded: a pause between the two counts as well
             batch = await self._begin(job, number)
             if unused := number - len(batch.attempts):
-                await self._give_back(job, unused)
+                await self._give_back(job, unused, slot)
             if batch.attempts:
-                await self._record(job, batch, await self._post_all(job, batch))
+                await self._record(job, batch, await self._post_all(job, batch, began))
             if not batch.taken:
                 return
 
@@ -147,21 +151,20 @@ class _Mailing:
                 continue
         return batches.NOTHING
 
-    async def _post_all(self, job: Job, batch: Batch) -> list[tuple[Attempt, Sent | SendError]]:
+    async def _post_all(self, job: Job, batch: Batch, began: float) -> list[tuple[Attempt, Sent | SendError]]:
         """POST them, evenly over the time that was permitted for them."""
-        started = asyncio.get_running_loop().time()
         gap = 1 / self._rate(job)[1] if self._pace.per_second else 0.0
-        posts = (self._post(attempt, started, number * gap) for number, attempt in enumerate(batch.attempts))
+        posts = (self._post(attempt, began, number * gap) for number, attempt in enumerate(batch.attempts))
         outcomes = await asyncio.gather(*posts)
         self._posted += len(outcomes)
         # Nobody gets through: the next tick tries again, rather than all that wait one after the other.
         self._graph_is_down |= all(isinstance(outcome, Unreachable) for outcome in outcomes)
         return list(zip(batch.attempts, outcomes, strict=True))
 
-    async def _post(self, attempt: Attempt, started: float, delay: float) -> Sent | SendError:
+    async def _post(self, attempt: Attempt, began: float, delay: float) -> Sent | SendError:
         if delay:
             await asyncio.sleep(delay)
-        if asyncio.get_running_loop().time() - started > LATEST_START:
+        if _elapsed() - began > LATEST_START:
             return Unreachable("this process stood still for too long; nothing was sent")
         request = build_send(
             self._app.graph_config(attempt.page_id),
@@ -206,25 +209,34 @@ class _Mailing:
         per_second = self._pace.per_second or 0.0
         return (rates.MEDIA, min(MEDIA_PER_SECOND, per_second)) if media else (rates.MESSAGES, per_second)
 
-    async def _permitted(self, job: Job, number: int) -> bool:
-        """Wait for the Page's rate; False if told to stop meanwhile."""
+    async def _permitted(self, job: Job, number: int) -> Slot | None:
+        """Wait for the Page's rate; None if told to stop meanwhile, or if the chunk is not ours any more."""
         if not self._pace.per_second:
-            return True
+            return Slot(wait=0.0, end=0.0)
         kind, per_second = self._rate(job)
-        page_id = job.chunk.page_id
-        wait = await self._write(lambda tx: rates.take(tx, page_id, kind, number, per_second))
-        while wait > 0 and not self._stop.is_set():
-            await asyncio.sleep(min(wait, LOOK))
-            wait -= LOOK
-        if self._stop.is_set():
-            await self._give_back(job, number)
+        slot = await self._write(lambda tx: rates.reserve(tx, job.chunk.page_id, kind, number, per_second))
+        if await self._wait(job, slot.wait):
+            return slot
+        await self._give_back(job, number, slot)
+        return None
+
+    async def _wait(self, job: Job, seconds: float) -> bool:
+        """Wait, and keep the chunk: where few messages a second may leave, others' permits can take minutes."""
+        renewed = seconds
+        while seconds > 0 and not self._stop.is_set():
+            await asyncio.sleep(min(seconds, LOOK))
+            seconds -= LOOK
+            if renewed - seconds >= RENEWAL:
+                renewed = seconds
+                if not await self._write(lambda tx: batches.keep(tx, job)):
+                    return False
         return not self._stop.is_set()
 
-    async def _give_back(self, job: Job, number: int) -> None:
+    async def _give_back(self, job: Job, number: int, slot: Slot) -> None:
         if self._pace.per_second:
             kind, per_second = self._rate(job)
             page_id = job.chunk.page_id
-            await self._write(lambda tx: rates.give_back(tx, page_id, kind, number, per_second))
+            await self._write(lambda tx: rates.give_back(tx, page_id, kind, number, per_second, slot.end))
 
     async def _write(self, fn: Callable[[Tx], T]) -> T:
         if self._writer is not None:
@@ -234,6 +246,11 @@ class _Mailing:
     def _in_transaction(self, fn: Callable[[Tx], T]) -> T:
         with self._app.store.begin() as tx:
             return fn(tx)
+
+
+def _elapsed() -> float:
+    """Seconds on a clock that nobody sets, and that goes on where the system has one while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class _Left:

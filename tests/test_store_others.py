@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 
 from otn.errors import ConfigError, NotFound
 from otn.models import AskingHistory, Contact, Page, RequestState, Topic
-from otn.store import Store, Tx, audit, keys, pages, requests, topics
+from otn.store import Store, Tx, audit, keys, pages, rates, requests, topics
 from otn.store.schema import audit as audit_table
 from otn.store.schema import permission_request as table
 from otn.vault import Vault
@@ -255,3 +255,15 @@ def test_the_audit_says_who_did_what(store: Store, now: datetime) -> None:
         "1001",
         {"reason": "why"},
     )
+
+
+def test_permits_that_nobody_used_go_back_only_if_nobody_is_behind_them(store: Store) -> None:
+    """Else the next in line would send beside those who took theirs since, and a second would have too many."""
+    with store.begin() as tx:
+        first = rates.reserve(tx, "1", rates.MESSAGES, 10, 1.0)
+        second = rates.reserve(tx, "1", rates.MESSAGES, 10, 1.0)
+        rates.give_back(tx, "1", rates.MESSAGES, 10, 1.0, first.end)
+        assert rates.reserve(tx, "1", rates.MESSAGES, 1, 1.0).end == pytest.approx(second.end + 1)
+        last = rates.reserve(tx, "1", rates.MESSAGES, 10, 1.0)
+        rates.give_back(tx, "1", rates.MESSAGES, 4, 1.0, last.end)
+        assert rates.reserve(tx, "1", rates.MESSAGES, 1, 1.0).end == pytest.approx(last.end - 3)

@@ -186,6 +186,11 @@ def refusals(tx: Tx, broadcast_id: int) -> Refusals:
     return Refusals(length=row.equal_refusals, kind=row.last_refusal)
 
 
+def lock(tx: Tx, broadcast_id: int) -> None:
+    """Let nobody else change it until the transaction ends."""
+    tx.execute(sa.select(broadcast.c.id).where(broadcast.c.id == broadcast_id).with_for_update())
+
+
 def note_refusals(tx: Tx, broadcast_id: int, streak: Refusals) -> None:
     """Write down how many were refused in a row."""
     change(tx, broadcast_id, equal_refusals=streak.length, last_refusal=streak.kind)

@@ -149,6 +149,17 @@ def progress(tx: Tx, broadcast_id: int) -> dict[str, int]:
     return dict(total)
 
 
+def note_change(tx: Tx, contact_id: int) -> None:
+    """Somebody's deliveries ended: count the chunks that they are in, also those that nobody has begun."""
+    mine = sa.select(delivery.c.chunk_id).where(delivery.c.contact_id == contact_id)
+    tx.execute(chunk.update().where(chunk.c.id.in_(mine), chunk.c.fence == 0).values(fence=1))
+
+
+def close(tx: Tx, chunk_id: int, now: datetime) -> None:
+    """Finish a chunk in which nobody is to be sent to."""
+    tx.execute(chunk.update().where(chunk.c.id == chunk_id).values(done_at=now, counts=count(tx, chunk_id)))
+
+
 def recount(tx: Tx, chunk_id: int) -> None:
     """Write down again what a finished chunk came to."""
     this = (chunk.c.id == chunk_id) & chunk.c.done_at.isnot(None)
@@ -177,6 +188,18 @@ def cancel(tx: Tx, broadcast_id: int, now: datetime, reason: str, limit: int) ->
     return int(skipped.rowcount)
 
 
+def in_doubt(tx: Tx, broadcast_id: int, limit: int) -> list[int]:
+    """Deliveries of open chunks that a token pays for and whose outcome is unknown."""
+    query = (
+        sa.select(delivery.c.id)
+        .join(chunk, chunk.c.id == delivery.c.chunk_id)
+        .where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.is_(None))
+        .where(delivery.c.state == _UNKNOWN, delivery.c.route == Route.TOKEN.value)
+        .limit(limit)
+    )
+    return list(tx.execute(query).scalars())
+
+
 def of_cancelled(tx: Tx) -> list[int]:
     """The cancelled broadcasts of which some chunks are not done."""
     query = (
@@ -193,7 +216,7 @@ def close_settled(tx: Tx, broadcast_id: int, now: datetime) -> None:
     mine = sa.select(chunk.c.id).where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.is_(None), _FREE)
     for chunk_id in tx.execute(mine).scalars().all():
         counts = count(tx, chunk_id)
-        if not counts.get(_SENDING) and not counts.get(_QUEUED):
+        if not counts.get(_SENDING) and _again_at(tx, chunk_id, now) is None:
             tx.execute(chunk.update().where(chunk.c.id == chunk_id).values(done_at=now, counts=counts))
 
 
@@ -202,13 +225,18 @@ def _is_open(counts: dict[str, int] | None) -> bool:
 
 
 def _again_at(tx: Tx, chunk_id: int, now: datetime) -> datetime | None:
-    """When something in it can be sent again; None if never."""
-    mine = delivery.c.chunk_id == chunk_id
+    """When something in it can be sent again; None if never.
+
+    In one statement, so that what becomes queued instead of unknown at this moment is seen as one or the other.
+    """
     at = sa.func.min(sa.func.coalesce(delivery.c.next_attempt_at, now))
-    queued = sa.select(at).where(mine, delivery.c.state == _QUEUED)
-    asked = sa.select(at).where(mine, delivery.c.state == _UNKNOWN, delivery.c.route == Route.TOKEN.value)
-    found = [tx.execute(query).scalar_one() for query in (queued, asked)]
-    return min((_as_utc(tx, each) for each in found if each is not None), default=None)
+    query = (
+        sa.select(at)
+        .where(delivery.c.chunk_id == chunk_id, delivery.c.state.in_([_QUEUED, _UNKNOWN]))
+        .where((delivery.c.state == _QUEUED) | (delivery.c.route == Route.TOKEN.value))
+    )
+    found = tx.execute(query).scalar_one()
+    return None if found is None else _as_utc(tx, found)
 
 
 def _as_utc(tx: Tx, value: Any) -> datetime:

@@ -257,10 +257,20 @@ def settle_sent(tx: Tx, delivery_id: int, message_id: str | None, now: datetime)
     )
 
 
-def settle(tx: Tx, delivery_id: int, fence: int, new: DeliveryState, values: Mapping[str, Any]) -> bool:
+_OPEN = (DeliveryState.SENDING, DeliveryState.UNKNOWN)
+
+
+def settle(
+    tx: Tx,
+    delivery_id: int,
+    fence: int,
+    new: DeliveryState,
+    values: Mapping[str, Any],
+    old: Sequence[DeliveryState] = _OPEN,
+) -> bool:
     """Write down an answer that was not a yes; only the attempt with the newest fence may."""
     condition = (delivery.c.id == delivery_id) & (delivery.c.fence == fence)
-    return _move(tx, condition, [DeliveryState.SENDING, DeliveryState.UNKNOWN], new, **values)
+    return _move(tx, condition, old, new, **values)
 
 
 def end(tx: Tx, delivery_id: int, old: DeliveryState, new: DeliveryState, values: Mapping[str, Any]) -> bool:
@@ -400,9 +410,10 @@ def erase(tx: Tx, contact_id: int, now: datetime) -> None:
         .values(state=DeliveryState.UNCONFIRMED.value, settled_at=now, next_attempt_at=None)
     )
     tx.execute(delivery.update().where(mine).values(message=None, message_id=None, error=None, noted_at=now))
+    chunks.note_change(tx, contact_id)
 
 
-def _move(tx: Tx, condition: Any, old: list[DeliveryState], new: DeliveryState, **values: Any) -> bool:
+def _move(tx: Tx, condition: Any, old: Sequence[DeliveryState], new: DeliveryState, **values: Any) -> bool:
     moved = tx.execute(
         delivery.update()
         .where(condition, delivery.c.state.in_([state.value for state in old]))

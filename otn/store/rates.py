@@ -6,6 +6,7 @@ will have gone out, and each permit moves it on.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,11 +25,24 @@ _TAKE = (
     .values(tat=sa.case((rate_bucket.c.tat < _NOW, _NOW), else_=rate_bucket.c.tat) + _SECONDS)
 )
 _GIVE_BACK = rate_bucket.update().where(_THIS).values(tat=rate_bucket.c.tat - _SECONDS)
-_WAIT = sa.select(rate_bucket.c.tat - _NOW).where(_THIS)
+_SLOT = sa.select(rate_bucket.c.tat, (rate_bucket.c.tat - _NOW).label("ahead")).where(_THIS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """Permits: the seconds until the first message may go, the others follow evenly, and when the last has gone."""
+
+    wait: float
+    end: float
 
 
 def take(tx: Tx, page_id: str, kind: str, number: int, per_second: float) -> float:
-    """Permit so many messages; the seconds until the first of them may go, the others follow evenly.
+    """Permit so many messages; the seconds until the first of them may go, the others follow evenly."""
+    return reserve(tx, page_id, kind, number, per_second).wait
+
+
+def reserve(tx: Tx, page_id: str, kind: str, number: int, per_second: float) -> Slot:
+    """Permit so many messages, and give back afterwards what is not used.
 
     Nothing is saved up: a Page that was silent starts at the rate, so that no second has more than it.
     In a transaction of its own: who holds this row makes every other sender wait.
@@ -37,11 +51,16 @@ def take(tx: Tx, page_id: str, kind: str, number: int, per_second: float) -> flo
     if not tx.execute(_TAKE, values).rowcount:
         insert_if_new(tx, rate_bucket, {"page_id": page_id, "kind": kind, "tat": 0.0}, ["page_id", "kind"])
         tx.execute(_TAKE, values)
-    wait = float(tx.execute(_WAIT, {"page": page_id, "what": kind}).scalar_one()) - number / per_second
-    return max(0.0, wait)
+    row = tx.execute(_SLOT, {"page": page_id, "what": kind}).one()
+    return Slot(wait=max(0.0, row.ahead - number / per_second), end=row.tat)
 
 
-def give_back(tx: Tx, page_id: str, kind: str, number: int, per_second: float) -> None:
-    """Take back permits that nobody used."""
+def give_back(
+    tx: Tx, page_id: str, kind: str, number: int, per_second: float, end: float | None = None
+) -> None:
+    """Take back permits that nobody used; with `end` only if nobody has taken any since.
+
+    Permits are moments: who took some since would not move up, and the next in line would send beside them.
+    """
     values: dict[str, Any] = {"page": page_id, "what": kind, "seconds": number / per_second}
-    tx.execute(_GIVE_BACK, values)
+    tx.execute(_GIVE_BACK if end is None else _GIVE_BACK.where(rate_bucket.c.tat == end), values)

@@ -1,0 +1,314 @@
+"""A broadcast's chunks and small batches on both databases, one step at a time: what lies between two of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from conftest import PAGE_ID, Make
+
+from otn import batches, broadcasts, mailing, privacy
+from otn.batches import Job
+from otn.broadcasts import Plan, Timetable
+from otn.errors import OutcomeUnknown, Refusal, Refused, SendError, Unreachable
+from otn.graph.protocol import Sent
+from otn.messages import text
+from otn.models import Attempt, Broadcast, DeliveryState
+from otn.store import Store, chunks, contacts, deliveries, pages
+from otn.store import broadcasts as stored
+from otn.store.schema import chunk, delivery, otn_token
+
+HOUR = timedelta(hours=1)
+YES = Sent(message_id="m_1", recipient_id=None)
+LOST = OutcomeUnknown("no answer")
+Answers = Sequence[tuple[Attempt, Sent | SendError]]
+
+
+class Campaign:
+    """A broadcast that has started, and whose members are frozen; somebody to look after each step of it."""
+
+    def __init__(
+        self, make: Make, *psids: str, topic: str = "restock", in_window: bool = False, **timetable: Any
+    ) -> None:
+        self.make, self.store, self.now = make, make.store, make.now
+        agreed = make.topic(topic)
+        for psid in psids:
+            person = make.in_window(psid) if in_window else make.out_of_window(psid)
+            make.token(person, agreed)
+        with self.store.begin() as tx:
+            plan = Plan(topic=topic, message=text("It is back."), created_by="ann")
+            self.id = broadcasts.create(tx, plan, self.now).id
+            broadcasts.schedule(tx, self.id, Timetable(**timetable), who="ann", now=self.now)
+            broadcasts.start_due(tx, self.now)
+        self.freeze()
+
+    @property
+    def planned(self) -> Broadcast:
+        with self.store.read() as tx:
+            return stored.get(tx, self.id)
+
+    def freeze(self) -> None:
+        frozen = False
+        while not frozen:
+            with self.store.begin() as tx:
+                before, found, after = broadcasts.next_members(tx, self.planned, self.now)
+                assert broadcasts.freeze(tx, self.planned, before, found, after, self.now)
+            frozen = after is None
+
+    def take(self) -> Job:
+        with self.store.begin() as tx:
+            (chunk_id,) = chunks.due(tx, self.now, 1)
+            job = batches.take(tx, chunk_id, "me")
+        assert job is not None
+        return job
+
+    def begin(self, job: Job, limit: int = 10) -> tuple[Attempt, ...]:
+        with self.store.begin() as tx:
+            return batches.begin(tx, self.make.vault, job, limit, self.now).attempts
+
+    def settle(self, answers: Answers) -> None:
+        with self.store.begin() as tx:
+            batches.settle(tx, answers, self.now)
+
+    def release(self, job: Job) -> None:
+        with self.store.begin() as tx:
+            chunks.release(tx, job.chunk.id, job.chunk.fence, self.now, mailing.LAPSE)
+
+    def send(self, answer: Sent | SendError) -> None:
+        """Everything that is due, with the same answer to all of it."""
+        job = self.take()
+        while attempts := self.begin(job):
+            self.settle([(each, answer) for each in attempts])
+        self.release(job)
+
+    def leases_run_out(self) -> None:
+        with self.store.begin() as tx:
+            for table in (delivery, chunk):
+                held = table.c.lease_until.isnot(None)
+                tx.execute(table.update().where(held).values(lease_until=1.0))
+            deliveries.lapse_leases(tx, self.now)
+
+    def end(self) -> None:
+        with self.store.begin() as tx:
+            broadcasts.finish(tx, self.now)
+            while broadcasts.sweep_cancelled(tx, self.now):
+                pass
+
+    def is_due(self) -> bool:
+        with self.store.read() as tx:
+            return bool(chunks.due(tx, self.now, 1))
+
+    def counts(self) -> dict[str, int]:
+        with self.store.read() as tx:
+            return {state: n for state, n in chunks.progress(tx, self.id).items() if n}
+
+    def tokens(self) -> list[str]:
+        with self.store.read() as tx:
+            return list(tx.execute(sa.select(otn_token.c.state).order_by(otn_token.c.id)).scalars())
+
+
+def test_an_answer_that_comes_when_all_is_over_leaves_nobody_queued_for_ever(make: Make) -> None:
+    """A worker stands still past its lease; meanwhile the chunk and the broadcast end without that message."""
+    playing = Campaign(make, "7001", in_window=True)
+    job = playing.take()
+    (attempt,) = playing.begin(job)
+    playing.leases_run_out()
+    playing.release(playing.take())
+    playing.end()
+    assert playing.planned.state.value == "finished"
+    playing.settle([(attempt, Unreachable("stood still; nothing was sent"))])
+    assert playing.counts() == {"refused": 1}
+    with playing.store.begin() as tx:
+        assert broadcasts.retry(tx, playing.id, ["unreachable"], who="ann", now=playing.now) == 1
+    playing.send(YES)
+    playing.end()
+    assert (playing.planned.state.value, playing.counts()) == ("finished", {"sent": 1})
+
+
+def test_a_cancelled_broadcast_asks_nobody_again_and_keeps_the_permission(make: Make) -> None:
+    playing = Campaign(make, "7001", "7002")
+    job = playing.take()
+    first, second = playing.begin(job)
+    playing.settle([(first, YES), (second, LOST)])
+    playing.release(job)
+    with playing.store.begin() as tx:
+        broadcasts.cancel(tx, playing.id, who="ann", now=playing.now)
+    playing.end()
+    assert playing.counts() == {"sent": 1, "unconfirmed": 1}
+    assert playing.tokens() == ["used", "suspect"]
+    with playing.store.read() as tx:
+        assert not chunks.of_cancelled(tx)
+    make.echoes(second.wire_id, psid="7002")
+    assert playing.counts() == {"sent": 2}
+    assert playing.tokens() == ["used", "used"]
+
+
+def test_what_was_on_its_way_when_it_was_cancelled_is_settled_too(make: Make) -> None:
+    playing = Campaign(make, "7001", "7002")
+    job = playing.take()
+    playing.begin(job, limit=1)
+    with playing.store.begin() as tx:
+        broadcasts.cancel(tx, playing.id, who="ann", now=playing.now)
+    playing.end()
+    assert playing.counts() == {"skipped": 1, "sending": 1}
+    playing.leases_run_out()
+    playing.end()
+    assert playing.counts() == {"skipped": 1, "unconfirmed": 1}
+    assert sorted(playing.tokens()) == ["available", "suspect"]
+
+
+def test_in_quiet_hours_nobody_is_asked_again_either(make: Make) -> None:
+    """The permission may not have been used by the first attempt: then asking sends."""
+    at = make.now.hour * 60
+    playing = Campaign(make, "7001", quiet_from=at + 60, quiet_until=at + 120)
+    job = playing.take()
+    playing.settle([(each, LOST) for each in playing.begin(job)])
+    playing.release(job)
+    playing.now += HOUR
+    assert not playing.begin(playing.take())
+    playing.leases_run_out()
+    playing.now += HOUR
+    assert playing.begin(playing.take())
+
+
+def test_the_sums_are_right_when_somebody_is_forgotten_before_the_turn_comes(make: Make) -> None:
+    playing = Campaign(make, "7001", "7002")
+    with playing.store.begin() as tx:
+        person = contacts.find(tx, PAGE_ID, "7001")
+        assert person is not None
+        privacy.request_erasure(tx, person, who="ann", now=playing.now)
+        assert privacy.erase(tx, person.id, playing.now)
+    assert playing.counts() == {"queued": 1, "skipped": 1}
+    playing.send(YES)
+    assert playing.counts() == {"sent": 1, "skipped": 1}
+
+
+def test_who_is_forgotten_while_a_message_is_under_way_gets_no_other(make: Make) -> None:
+    """The mark bars what is queued at once; the erasure waits for what is being sent."""
+    playing = Campaign(make, "7001", "7002")
+    job = playing.take()
+    first = playing.begin(job, limit=1)
+    with playing.store.begin() as tx:
+        people = [contacts.find(tx, PAGE_ID, psid) for psid in ("7001", "7002")]
+        for person in people:
+            assert person is not None
+            privacy.request_erasure(tx, person, who="ann", now=playing.now)
+    assert not playing.begin(job)
+    playing.settle([(each, LOST) for each in first])
+    with playing.store.begin() as tx:
+        assert all(person and privacy.erase(tx, person.id, playing.now) for person in people)
+    playing.release(job)
+    assert not playing.is_due()
+    playing.end()
+    assert (playing.planned.state.value, playing.counts()) == ("finished", {"skipped": 1, "unconfirmed": 1})
+    assert playing.tokens() == ["invalid", "invalid"]
+
+
+def test_an_end_waits_for_whoever_queues_somebody_again(make: Make) -> None:
+    """Else the broadcast would be called finished, and its new chunk never be sent."""
+    playing = Campaign(make, "7001", "7002")
+    job = playing.take()
+    first, second = playing.begin(job)
+    refusal = Refused(Refusal.CANNOT_RECEIVE_NOW, code=10, subcode=2018108, detail="not now")
+    playing.settle([(first, YES), (second, refusal)])
+    playing.release(job)
+    ending = threading.Thread(target=playing.end)
+    with playing.store.begin() as tx:
+        assert broadcasts.retry(tx, playing.id, ["cannot_receive_now"], who="ann", now=playing.now) == 1
+        ending.start()
+        ending.join(0.2)  # it waits, or it has looked too early
+    ending.join(10)
+    assert playing.planned.state.value == "running"
+    playing.send(YES)
+    playing.end()
+    assert (playing.planned.state.value, playing.counts()) == ("finished", {"sent": 2})
+
+
+def test_a_pause_lets_at_most_the_batch_go_that_was_begun(make: Make) -> None:
+    playing = Campaign(make, *(f"70{number:02}" for number in range(10)))
+    job = playing.take()
+    begun = playing.begin(job, limit=3)
+    with playing.store.begin() as tx:
+        broadcasts.pause(tx, playing.id, who="ann", now=playing.now)
+    assert not playing.begin(job)
+    playing.settle([(each, YES) for each in begun])
+    playing.release(job)
+    assert not playing.is_due()
+    assert playing.counts() == {"sent": 3, "queued": 7}
+
+
+def test_of_two_that_start_and_freeze_at_once_one_does(make: Make, at_once: Any) -> None:
+    playing = Campaign(make, "7001", "7002")
+    with playing.store.begin() as tx:
+        plan = Plan(topic="restock", message=text("Still here."), created_by="ann")
+        made = broadcasts.create(tx, plan, playing.now)
+        broadcasts.schedule(tx, made.id, Timetable(), who="ann", now=playing.now)
+    assert sum(at_once(*[lambda tx: broadcasts.start_due(tx, playing.now)] * 4)) == 1
+    with playing.store.read() as tx:
+        planned = stored.get(tx, made.id)
+        before, found, after = broadcasts.next_members(tx, planned, playing.now)
+
+    def freeze(tx: Any) -> bool:
+        return broadcasts.freeze(tx, planned, before, found, after, playing.now)
+
+    assert sum(at_once(*[freeze] * 4)) == 1
+    with playing.store.read() as tx:
+        assert chunks.progress(tx, made.id)["queued"] == 2
+
+
+def test_who_is_frozen_twice_gets_it_once(make: Make) -> None:
+    """Several permissions of a topic or a family are several looks at the same person."""
+    person = make.out_of_window("7001")
+    for name in ("offers-a", "offers-b"):
+        topic = make.topic(name)
+        make.token(person, topic)
+        make.token(person, topic)
+    playing = Campaign(make, topic="offers-*")
+    assert playing.counts() == {"queued": 1}
+    playing.send(YES)
+    playing.end()
+    assert (playing.planned.state.value, playing.counts()) == ("finished", {"sent": 1})
+    assert sorted(playing.tokens()) == ["available"] * 3 + ["used"]
+
+
+def test_a_chunk_whose_lease_ran_out_is_nobody_s_to_send_from(make: Make) -> None:
+    playing = Campaign(make, "7001", "7002")
+    lost = playing.take()
+    playing.leases_run_out()
+    assert not playing.begin(lost)
+    held = playing.take()
+    assert not playing.begin(lost)
+    assert playing.begin(held)
+
+
+def test_a_paused_page_lets_nothing_go_and_goes_on_by_itself(make: Make) -> None:
+    playing = Campaign(make, "7001")
+    with playing.store.begin() as tx:
+        pages.pause(tx, PAGE_ID, "Meta limits our calls (4)", playing.now + HOUR)
+    assert not playing.is_due()
+    playing.now += HOUR
+    playing.send(YES)
+    assert playing.counts() == {"sent": 1}
+
+
+def settled(store: Store) -> list[DeliveryState]:
+    with store.read() as tx:
+        return [DeliveryState(state) for state in tx.execute(sa.select(delivery.c.state)).scalars()]
+
+
+@pytest.mark.parametrize("late", [YES, LOST, Unreachable("nothing was sent")])
+def test_a_late_answer_never_undoes_what_another_worker_found_out(make: Make, late: Sent | SendError) -> None:
+    """Its lease ran out, somebody else asked again with the same token, and was told yes."""
+    playing = Campaign(make, "7001")
+    (slow,) = playing.begin(playing.take())
+    playing.leases_run_out()
+    (again,) = playing.begin(playing.take())
+    assert again.recipient == slow.recipient
+    playing.settle([(again, YES)])
+    playing.settle([(slow, late)])
+    assert settled(playing.store) == [DeliveryState.SENT]
+    assert playing.tokens() == ["used"]

@@ -1,0 +1,115 @@
+"""The sender's lanes: what happens while they wait, and when they stand still."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli import forget_environment
+from simulated import Project, project
+from test_broadcasts import DAY_AND_HOUR, planned, standing, tokens_in, work
+
+from otn import batches, broadcasts, mailing, worker
+from otn.app import App
+from otn.graph.sync import SyncGraph
+from otn.models import Broadcast
+from otn.store import rates
+from otn.store.schema import chunk
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    forget_environment(monkeypatch)
+    with project(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def app(shop: Project) -> Iterator[App]:
+    with shop.opened() as found:
+        yield found
+
+
+def frozen(shop: Project, app: App, people: int) -> Broadcast:
+    """A broadcast to so many people that has started; nothing of it is sent yet."""
+    for number in range(people):
+        shop.person(f"70{number:02}", permissions=1)
+    shop.pass_time(DAY_AND_HOUR)
+    made = planned(app)
+    with SyncGraph() as graph:
+        worker.tick(app, graph, threading.Event())
+    return made
+
+
+def test_who_stood_still_before_the_first_byte_sends_nothing(
+    shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = frozen(shop, app, 2)
+    elapsed, real = [0.0], batches.begin
+
+    def begin_and_stand_still(*arguments: Any) -> Any:
+        begun = real(*arguments)
+        elapsed[0] += mailing.LATEST_START + 1
+        return begun
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mailing, "_elapsed", lambda: elapsed[0])
+        patch.setattr(batches, "begin", begin_and_stand_still)
+        worker.send(app, threading.Event())
+    assert shop.heard("7000") == []
+    assert standing(app, made.id) == ("running", {"queued": 2})
+    assert tokens_in(app, "available") == 2
+
+
+def waiting(app: App, shop: Project, monkeypatch: pytest.MonkeyPatch, meanwhile: Any) -> None:
+    """Send while the Page's permits are taken for a moment; `meanwhile` happens as soon as the sender waits."""
+    with app.store.begin() as tx:
+        rates.take(tx, shop.page_id, rates.MESSAGES, 60, app.settings.sends_per_second)
+    monkeypatch.setattr(mailing, "LOOK", 0.01)
+    monkeypatch.setattr(mailing, "RENEWAL", 0.0)
+    real, told = batches.keep, []
+
+    def keep(*arguments: Any) -> bool:
+        if not told:
+            told.append(meanwhile(arguments[0]))
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "keep", keep)
+        worker.send(app, threading.Event())
+    assert told
+
+
+def test_a_pause_holds_although_the_sender_waits_for_permits(
+    shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = frozen(shop, app, 2)
+    waiting(app, shop, monkeypatch, lambda tx: broadcasts.pause(tx, made.id, who="ann", now=app.clock()))
+    assert shop.heard("7000") == []
+    assert standing(app, made.id) == ("paused", {"queued": 2})
+
+
+def test_who_waits_for_permits_keeps_the_chunk(
+    shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At ten a second for audio and video, the permits of ten workers are minutes ahead."""
+    made = frozen(shop, app, 2)
+    nearly_over = chunk.update().values(lease_until=chunk.c.lease_until - mailing.LEASE_SECONDS + 0.1)
+    waiting(app, shop, monkeypatch, lambda tx: tx.execute(nearly_over))
+    assert standing(app, made.id)[1] == {"sent": 2}
+
+
+def test_who_lost_the_chunk_while_waiting_sends_nothing_from_it(
+    shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = frozen(shop, app, 2)
+    others = chunk.update().values(lease_until=4e9, fence=chunk.c.fence + 1)
+    waiting(app, shop, monkeypatch, lambda tx: tx.execute(others))
+    assert shop.heard("7000") == []
+    with app.store.begin() as tx:
+        tx.execute(chunk.update().values(lease_until=1.0))
+    work(app)
+    assert standing(app, made.id) == ("finished", {"sent": 2})
