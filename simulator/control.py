@@ -83,7 +83,10 @@ class Control:
     # People
 
     async def add_people(self, request: web.Request) -> web.Response:
-        """Make one person from an object, or many from a list of objects."""
+        """Make one person from an object, or many from a list of objects.
+
+        `wrote`: they have just written. `tokens`: the texts of permissions that they have just given.
+        """
         wish = await _body(request, list_too=True)
         people = [
             self._world.add_person(_object(one)) for one in (wish if isinstance(wish, list) else [wish])

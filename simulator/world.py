@@ -117,8 +117,27 @@ class World:
             raise Mistake(409, f"the psid {psid} is taken on Page {page_id}")
         profile = {name: wish[name] for name in PROFILE_FIELDS if wish.get(name) is not None}
         person = Person(psid=psid, page_id=page_id, profile=profile)
+        self._remember(person, wish.get("wrote", False), wish.get("tokens", []))
         self.people[page_id, psid] = person
         return person
+
+    def _remember(self, person: Person, wrote: object, texts: object) -> None:
+        """What somebody has done before, without a webhook: whoever asks for it tells the bot.
+
+        Thousands of people for a load test would else take a message, a request and an opt-in each.
+        """
+        if not isinstance(wrote, bool) or not isinstance(texts, list):
+            raise Mistake(400, "wrote is true or false, tokens a list")
+        if not all(isinstance(text, str) and text and text not in self.tokens for text in texts):
+            raise Mistake(400, "tokens are texts that are not tokens already")
+        now_ms = self.clock.now_ms()
+        if wrote:
+            person.open_window(now_ms)
+            person.last_message_ms = now_ms
+        for text in texts:
+            token = Token(text=text, person=person, request_mid="", issued_ms=now_ms)
+            self.tokens[text] = token
+            person.tokens.append(token)
 
     def stats(self) -> Json:
         """Sums since the start or the last reset."""

@@ -57,15 +57,29 @@ async def test_people_are_made_listed_shown_and_changed(stage: Stage) -> None:
         ({"psid": ""}, 400),
         ({"psid": 5}, 400),
         ({"page_id": "9"}, 404),
+        ({"psid": "6", "tokens": ["taken"]}, 400),
+        ({"psid": "6", "tokens": "text"}, 400),
+        ({"psid": "6", "wrote": "yes"}, 400),
         ("Ann", 400),
     ],
 )
 async def test_people_who_cannot_be(stage: Stage, wish: Any, status: int) -> None:
-    await stage.person(psid="123")
+    await stage.person(psid="123", tokens=["taken"])
 
     answer = await stage.call("POST", "/simulator/people", json=wish)
 
     assert (answer.status, bool(answer.body["error"])) == (status, True)
+
+
+async def test_people_come_with_what_they_have_done_before(stage: Stage) -> None:
+    wish = [{"psid": "1", "wrote": True, "tokens": ["first", "second"]}, {"psid": "2", "tokens": ["third"]}]
+    made = (await stage.call("POST", "/simulator/people", json=wish)).body
+    assert [(one["window_open"], one["permissions"]) for one in made] == [(True, 2), (False, 1)]
+    answer = await stage.send({"one_time_notif_token": "third"}, {"text": "It is back."})
+    assert (answer.status, answer.body["recipient_id"]) == (200, "2")
+    assert (await stage.send({"one_time_notif_token": "third"}, {"text": "It is back."})).status == 400
+    assert "third" not in str(stage.world.journal.entries())
+    assert not stage.bot.received or all("optin" not in str(one.body) for one in stage.bot.received)
 
 
 async def test_many_people_are_made_at_once(stage: Stage) -> None:
