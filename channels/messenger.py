@@ -1,7 +1,7 @@
 """MessengerInput: Messenger's webhook, answered when everything in it is durable, talked about afterwards.
 
 In credentials.yml: `channels.messenger.MessengerInput: {}`. Under /webhooks/messenger/ are `webhook` (Meta's
-handshake and events) and the health check.
+handshake and events), `deletion` (Meta's data-deletion callback and its page) and the health check.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sanic import Blueprint, Sanic, response
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
+from channels import body, deletion
 from channels.doors import Doors, fault
 from channels.output import NAME, MessengerOutput
 from channels.own_pages import OwnPages
@@ -72,15 +73,6 @@ class MessengerInput(InputChannel):  # type: ignore[misc] # Rasa ships no types
         `on_new_message` goes unused: a turn has more to do under the conversation's lock than that allows.
         """
 
-        async def health(_request: Request) -> HTTPResponse:
-            return self._opened().health()
-
-        async def handshake(request: Request) -> HTTPResponse:
-            return self._shake_hands(request)
-
-        async def webhook(request: Request) -> HTTPResponse:
-            return await self._opened().receive(request)
-
         async def open_line(sanic: Sanic, _loop: Any) -> None:
             self._line = _Line(self._app, lambda: getattr(sanic.ctx, "agent", None), self._pace)
             await self._line.pages.recall()
@@ -95,9 +87,7 @@ class MessengerInput(InputChannel):  # type: ignore[misc] # Rasa ships no types
             await self._opened().doors.close()
 
         blueprint = Blueprint("messenger_webhook")
-        blueprint.add_route(health, "/", methods=["GET"])
-        blueprint.add_route(handshake, "/webhook", methods=["GET"])
-        blueprint.add_route(webhook, "/webhook", methods=["POST"], stream=True)
+        self._add_routes(blueprint)
         # In the server's own process; once Rasa has loaded its model; before its tasks are cancelled; when the
         # last connection is closed, since webhooks are taken until then.
         blueprint.listener("before_server_start")(open_line)
@@ -105,6 +95,28 @@ class MessengerInput(InputChannel):  # type: ignore[misc] # Rasa ships no types
         blueprint.listener("before_server_stop")(drain)
         blueprint.listener("after_server_stop")(close)
         return blueprint
+
+    def _add_routes(self, blueprint: Blueprint) -> None:
+        async def health(_request: Request) -> HTTPResponse:
+            return self._opened().health()
+
+        async def handshake(request: Request) -> HTTPResponse:
+            return self._shake_hands(request)
+
+        async def webhook(request: Request) -> HTTPResponse:
+            return await self._opened().receive(request)
+
+        async def delete(request: Request) -> HTTPResponse:
+            return await deletion.receive(self._opened().doors, request)
+
+        async def deleted(request: Request) -> HTTPResponse:
+            return await deletion.show(self._opened().doors, request)
+
+        blueprint.add_route(health, "/", methods=["GET"])
+        blueprint.add_route(handshake, "/webhook", methods=["GET"])
+        blueprint.add_route(webhook, "/webhook", methods=["POST"], stream=True)
+        blueprint.add_route(delete, "/deletion", methods=["POST"], stream=True)
+        blueprint.add_route(deleted, "/deletion", methods=["GET"])
 
     def get_output_channel(self) -> MessengerOutput | None:
         """For turns that no message of a person's starts (`trigger_intent`, reminders)."""
@@ -156,12 +168,12 @@ class _Line:
 
     async def receive(self, request: Request) -> HTTPResponse:
         """Meta delivers events. 200 means that all of them are durable; talking comes later."""
-        body = await _read(request)
-        if body is None:
+        content = await body.read(request, LARGEST_BODY)
+        if content is None:
             return response.text(f"More than {LARGEST_BODY} bytes.", status=413)
         try:
-            verify_signature(body, request.headers.get("X-Hub-Signature-256"), self._secrets)
-            events = parse(body, self.doors.now())
+            verify_signature(content, request.headers.get("X-Hub-Signature-256"), self._secrets)
+            events = parse(content, self.doors.now())
             recorded = await self._record(events)
         except InvalidSignature as exc:
             logger.warning("messenger: a webhook was refused: %s", exc)
@@ -207,19 +219,6 @@ class _Line:
                 "messenger: events of page %s are kept and not answered: there is no access token for it",
                 event.page_id,
             )
-
-
-async def _read(request: Request) -> bytes | None:
-    """The body, or None as soon as it is too large."""
-    declared = request.headers.get("content-length") or "0"
-    if not declared.isdecimal() or int(declared) > LARGEST_BODY:
-        return None
-    body = bytearray()
-    while (part := await request.stream.read()) is not None:
-        body += part
-        if len(body) > LARGEST_BODY:
-            return None
-    return bytes(body)
 
 
 def _give_up(problem: ConfigError | StoreUnavailable) -> NoReturn:

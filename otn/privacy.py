@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import datetime
 
 from otn.models import Contact
-from otn.store import Tx, audit, contacts, deliveries, inbox, requests, tokens
+from otn.store import Tx, audit, contacts, deletions, deliveries, inbox, requests, tokens
+from otn.vault import Vault
 
 
 def request_erasure(tx: Tx, contact: Contact, *, who: str, now: datetime) -> None:
@@ -32,3 +34,12 @@ def erase(tx: Tx, contact_id: int, now: datetime) -> bool:
     inbox.erase(tx, contact_id, contact.erase_requested_at)
     contacts.erase(tx, contact, now)
     return True
+
+
+def record_deletion_request(tx: Tx, vault: Vault, app_scoped_id: str, now: datetime) -> str:
+    """Record that somebody asked Meta to have their data deleted; the confirmation code, the same every time.
+
+    Meta names the person by an id of its own (app-scoped) that leads to no psid, and so to no conversation:
+    kept is a keyed hash of it, which tells only that the same person asks again.
+    """
+    return deletions.record(tx, secrets.token_hex(12), vault.user_hash(app_scoped_id), now)

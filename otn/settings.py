@@ -111,6 +111,8 @@ class Settings:
     hash_key: Secret
     # Optional: without it there is no notify endpoint.
     notify_key: Secret
+    # Where people reach the server that Meta reaches, without a slash at the end; None: see `channels.deletion`.
+    public_url: str | None = None
     # Messages a second and Page, over all workers and hosts.
     sends_per_second: float = SENDS_PER_SECOND
 
@@ -210,6 +212,7 @@ _IN_CREDENTIALS: Final[Mapping[str, str]] = {
     "MESSENGER_PAGE_ACCESS_TOKEN": "page-access-token",
     "MESSENGER_GRAPH_URL": "graph-url",
     "MESSENGER_API_VERSION": "api-version",
+    "MESSENGER_PUBLIC_URL": "public-url",
 }
 _CREDENTIALS_KEYS: Final = (*_IN_CREDENTIALS.values(), "pages")
 _IN_ENDPOINTS: Final[Mapping[str, str]] = {"OTN_DATABASE_URL": "otn_store", "OTN_QUEUE_URL": "otn_queue"}
@@ -257,6 +260,7 @@ class _Reader:
             encryption_keys=self._encryption_keys() if Need.ENCRYPTION_KEYS in need else (),
             hash_key=self._hash_key() if Need.HASH_KEY in need else Secret(),
             notify_key=self._optional_secret("OTN_NOTIFY_KEY") if Need.NOTIFY_KEY in need else Secret(),
+            public_url=self._public_url(),
             sends_per_second=self._sends_per_second(),
         )
         if self.problems:
@@ -432,6 +436,20 @@ class _Reader:
                 "out, or point MESSENGER_GRAPH_URL at the simulator"
             )
         return self.root / found.text
+
+    def _public_url(self) -> str | None:
+        found = self._find("MESSENGER_PUBLIC_URL")
+        if found is None:
+            return None
+        url = found.text.rstrip("/")
+        parts = _split(url)
+        secure = parts is not None and (parts[0] == "https" or (parts[0] == "http" and is_loopback(url)))
+        if not secure or not url.isascii():
+            self.problems.append(
+                f"{found.where} is not an https address: write where Meta and people reach this bot, "
+                "such as https://bot.example"
+            )
+        return url
 
     def _sends_per_second(self) -> float:
         found = self._find("OTN_SENDS_PER_SECOND")

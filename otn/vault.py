@@ -68,6 +68,10 @@ class Vault:
         """HMAC-SHA256 under the hash key, hex: equal for equal tokens, useless to a reader of the database."""
         return hmac.new(self._hash_key, token.encode(), hashlib.sha256).hexdigest()
 
+    def user_hash(self, app_scoped_id: str) -> str:
+        """The same for the id under which an app knows a person. No token has a blank, so none has this hash."""
+        return self.token_hash(f"app-scoped id {app_scoped_id}")
+
 
 def _key_fingerprint(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:16]

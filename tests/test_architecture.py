@@ -27,6 +27,7 @@ LAYERS = {
     "otn.placeholders": PURE,
     "otn.policy": PURE,
     "otn.times": PURE,
+    "otn.signed_request": PURE,
     "otn.clock": TOOLS,
     "otn.project": TOOLS,
     "otn.settings": TOOLS,

@@ -113,6 +113,14 @@ def test_no_more_messages_a_second_than_meta_allows(tmp_path: Path, number: str)
     assert "1 to 300" in problem
 
 
+def test_the_public_address_is_optional(tmp_path: Path) -> None:
+    assert load_settings(tmp_path, ENVIRON, need=EVERYTHING).public_url is None
+    environ = {**ENVIRON, "MESSENGER_PUBLIC_URL": "http://127.0.0.1:5005"}
+    assert load_settings(tmp_path, environ, need=EVERYTHING).public_url == "http://127.0.0.1:5005"
+    credentials(tmp_path, "public-url: https://bot.example/rasa/")
+    assert load_settings(tmp_path, environ, need=EVERYTHING).public_url == "https://bot.example/rasa"
+
+
 def test_a_secret_shows_itself_only_when_asked() -> None:
     secret = Secret("hush")
     assert "hush" not in f"{secret} {secret!r} {[secret]}"
@@ -182,6 +190,9 @@ def test_pages_of_credentials_yml_replace_the_single_token(tmp_path: Path) -> No
         ("graph-url: https://graph.facebook.com/v26.0", "contains a version"),
         ("graph-url: http://example.com", "in the clear"),
         ("graph-url: 'http://[::1'", "not an http(s) address"),
+        ("public-url: http://bot.example", "not an https address"),
+        ("public-url: bot.example", "not an https address"),
+        ("public-url: ftp://127.0.0.1", "not an https address"),
         ("- a list", "key: value"),
     ],
 )

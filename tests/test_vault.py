@@ -52,6 +52,7 @@ def test_the_hash_of_a_token_outlives_every_rotation_and_needs_its_own_key() -> 
     assert vault.token_hash("a token") != vault.token_hash("another")
     assert vault.token_hash("a token") != Vault([OLD], "another key").token_hash("a token")
     assert len(vault.token_hash("a token")) == 64
+    assert vault.user_hash("a token") not in (vault.token_hash("a token"), vault.user_hash("another"))
 
 
 def test_a_vault_shows_fingerprints_and_never_keys() -> None:
