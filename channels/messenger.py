@@ -1,7 +1,8 @@
 """MessengerInput: Messenger's webhook, answered when everything in it is durable, talked about afterwards.
 
 In credentials.yml: `channels.messenger.MessengerInput: {}`. Under /webhooks/messenger/ are `webhook` (Meta's
-handshake and events), `deletion` (Meta's data-deletion callback and its page) and the health check.
+handshake and events), `deletion` (Meta's data-deletion callback and its page), `notify` (for a shop's system)
+and the health check.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sanic import Blueprint, Sanic, response
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from channels import body, deletion
+from channels import body, deletion, notify
 from channels.doors import Doors, fault
 from channels.output import NAME, MessengerOutput
 from channels.own_pages import OwnPages
@@ -112,11 +113,15 @@ class MessengerInput(InputChannel):  # type: ignore[misc] # Rasa ships no types
         async def deleted(request: Request) -> HTTPResponse:
             return await deletion.show(self._opened().doors, request)
 
+        async def notified(request: Request) -> HTTPResponse:
+            return await notify.receive(self._opened().doors, request)
+
         blueprint.add_route(health, "/", methods=["GET"])
         blueprint.add_route(handshake, "/webhook", methods=["GET"])
         blueprint.add_route(webhook, "/webhook", methods=["POST"], stream=True)
         blueprint.add_route(delete, "/deletion", methods=["POST"], stream=True)
         blueprint.add_route(deleted, "/deletion", methods=["GET"])
+        blueprint.add_route(notified, "/notify", methods=["POST"], stream=True)
 
     def get_output_channel(self) -> MessengerOutput | None:
         """For turns that no message of a person's starts (`trigger_intent`, reminders)."""

@@ -17,7 +17,7 @@ from uuid import uuid4
 from otn import audience as who_is_meant
 from otn import delivery, placeholders, times
 from otn.audience import Audience
-from otn.errors import InvalidInput, InvalidMove, Refusal
+from otn.errors import AlreadyTaken, InvalidInput, InvalidMove, Refusal
 from otn.local_time import first_instant, instant, last_instant, zone_of
 from otn.messages import fingerprint
 from otn.messages import problems as message_problems
@@ -93,7 +93,7 @@ class Timetable:
 def create(tx: Tx, plan: Plan, now: datetime) -> Broadcast:
     """Make a draft; the same key again gives the broadcast of then.
 
-    Raises InvalidInput with every problem of the plan, and if the key stands for another message or topic.
+    Raises InvalidInput with every problem of the plan, AlreadyTaken if the key stands for another message or topic.
     """
     if found := problems(tx, plan):
         raise InvalidInput(found)
@@ -378,7 +378,7 @@ def _made_before(tx: Tx, key: str, plan: Plan) -> Broadcast:
     earlier = broadcasts.by_key(tx, key)
     assert earlier is not None  # noqa: S101 - the insert found this very key
     if (earlier.topic, earlier.message_hash) != (plan.topic, fingerprint(plan.message)):
-        raise InvalidInput(
+        raise AlreadyTaken(
             [f"This id was given to broadcast {earlier.id}, whose topic or message is another."]
         )
     return earlier

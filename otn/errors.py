@@ -46,6 +46,10 @@ class InvalidInput(OtnError):
         super().__init__("\n".join(self.problems))
 
 
+class AlreadyTaken(InvalidInput):
+    """An id was given that stands for something else already."""
+
+
 class StoreUnavailable(OtnError):
     """The database cannot be reached or is locked; nothing was recorded, try again."""
 
