@@ -186,7 +186,21 @@ def _note_delivery(tx: Tx, _vault: Vault, event: Event, contact: Contact, now: d
         deliveries.mark_reached(tx, contact.id, "delivered_at", event.watermark, now)
 
 
+def _note_reply(tx: Tx, _vault: Vault, event: Event, contact: Contact, _now: datetime) -> None:
+    """A quick reply is both: a tap, and a message that the person sends."""
+    deliveries.mark_answered(tx, "replied_at", [(contact.id, event.at)])
+    if event.quick_reply_payload is not None:
+        deliveries.mark_answered(tx, "tapped_at", [(contact.id, event.at)])
+
+
+def _note_tap(tx: Tx, _vault: Vault, event: Event, contact: Contact, _now: datetime) -> None:
+    """A postback: whoever taps a button said nothing."""
+    deliveries.mark_answered(tx, "tapped_at", [(contact.id, event.at)])
+
+
 _EFFECTS: dict[EventKind, Callable[[Tx, Vault, Event, Contact, datetime], None]] = {
+    EventKind.MESSAGE: _note_reply,
+    EventKind.POSTBACK: _note_tap,
     EventKind.OPTIN_OTN: _keep_token,
     EventKind.ECHO: _settle_by_echo,
     EventKind.READ: _note_read,

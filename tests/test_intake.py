@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from otn import intake
 from otn.events import Event, parse
 from otn.models import Contact, InboxState, OtnToken, Page, TokenState
-from otn.store import Store, Tx, contacts, inbox, pages, requests, tokens, topics
-from otn.store.schema import audit, contact, inbound_event, otn_token
+from otn.store import Store, Tx, contacts, deliveries, inbox, pages, requests, tokens, topics
+from otn.store.schema import audit, contact, delivery, inbound_event, otn_token
 from otn.vault import Vault
 
 SECOND, HOUR, DAY, YEAR = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1), timedelta(days=365)
@@ -367,6 +367,31 @@ def test_reading_is_remembered_and_never_goes_back(store: Store, make: Any, now:
         make.receive({"read": {"watermark": watermark}})
     with store.read() as tx:
         assert tx.execute(sa.select(contact.c.read_at)).scalar_one() == now - 10 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("event", "replied", "tapped"),
+    [
+        ({"message": {"mid": "m", "text": "yes please"}}, True, False),
+        ({"message": {"mid": "m", "text": "Yes", "quick_reply": {"payload": "YES"}}}, True, True),
+        ({"message": {"mid": "m", "text": "Yes", "quick_reply": {"payload": ""}}}, True, True),
+        ({"postback": {"mid": "m", "title": "Yes", "payload": "YES"}}, False, True),
+        ({"reaction": {"mid": "m", "action": "react", "reaction": "love"}}, False, False),
+        ({"optin": {"type": "one_time_notif_req", "one_time_notif_token": "t"}}, False, False),
+    ],
+)
+def test_what_a_person_does_after_a_follow_up_is_written_beside_it(
+    store: Store, make: Any, now: datetime, event: dict[str, Any], replied: bool, tapped: bool
+) -> None:
+    who = make.contact()
+    sent = {"contact_id": who.id, "origin": "broadcast", "state": "sent", "sending_at": now - 2 * HOUR}
+    words = {"message": {"text": "It is back"}, "message_hash": "hash", "wire_id": "otn:1", "created_at": now}
+    with store.begin() as tx:
+        deliveries.add(tx, {"dedupe_key": "k", **sent, **words})
+    make.receive(event, at=now - HOUR, arrives=now)
+    with store.read() as tx:
+        found = tx.execute(sa.select(delivery.c.replied_at, delivery.c.tapped_at)).one()
+    assert tuple(found) == (now - HOUR if replied else None, now - HOUR if tapped else None)
 
 
 def enforce(make: Any, action: str, at: datetime, name: str = "policy-enforcement") -> None:

@@ -135,6 +135,10 @@ HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
         "ix_delivery_contact_id_state",
         lambda tx: deliveries.mark_reached(tx, 10, "read_at", NOW, NOW),
     ),
+    "an answer": (
+        "ix_delivery_contact_id_state",
+        lambda tx: deliveries.mark_answered(tx, "replied_at", [(10, NOW)]),
+    ),
     "the same message elsewhere": (
         "ix_delivery_message_hash",
         lambda tx: deliveries.accepted_elsewhere(tx, "m10", 1),
