@@ -9,6 +9,7 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Any, TypeVar
 
+from channels.debits import Debits
 from otn.app import App
 from otn.errors import OtnError, SendError
 from otn.graph.aio import AsyncGraph
@@ -31,11 +32,14 @@ class Doors:
     app: App
     writer: GroupWriter
     graph: AsyncGraph
+    debits: Debits
 
     @classmethod
     def open(cls, app: App) -> Doors:
         """Make them ready; nothing is connected before it is used."""
-        return cls(app=app, writer=GroupWriter(app.store), graph=AsyncGraph())
+        writer = GroupWriter(app.store)
+        debits = Debits(app.store, writer, app.settings.sends_per_second)
+        return cls(app=app, writer=writer, graph=AsyncGraph(), debits=debits)
 
     async def close(self) -> None:
         """Finish what was handed in and give every connection back."""
@@ -64,6 +68,7 @@ class Doors:
         self, page_id: str, recipient: Mapping[str, str], message: Mapping[str, Any], **more: str | None
     ) -> Sent | SendError:
         """Send one message and return Meta's answer, a "no" and no answer included."""
+        self.debits.count(page_id, message)
         request = build_send(self.app.graph_config(page_id), recipient=recipient, message=message, **more)
         try:
             return await self.graph.send(request)

@@ -156,11 +156,13 @@ class _Line:
     def start(self) -> None:
         self._learning = asyncio.create_task(self.pages.learn())
         self.turns.start()
+        self.doors.debits.start()
 
     async def drain(self) -> None:
         if self._learning is not None:
             self._learning.cancel()
         await self.turns.stop()
+        await self.doors.debits.stop()
 
     def health(self) -> HTTPResponse:
         """200 as soon as webhooks are taken and answered by turns."""

@@ -103,6 +103,11 @@ def is_permission_request(message: _Json) -> bool:
     return _kind(message) == _REQUEST
 
 
+def is_audio_or_video(message: _Json) -> bool:
+    """Return whether this counts against the lower limit of what a Page may send a second (RATE)."""
+    return _kind(message) in ("audio", "video")
+
+
 def _template(payload: Message) -> Message:
     return {"attachment": {"type": "template", "payload": payload}}
 
