@@ -18,6 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from channels.doors import Doors, NotNow, fault
+from channels.profiles import Profiles
 from channels.turn import Turn
 from otn.errors import StoreUnavailable
 from otn.models import Contact, InboxState
@@ -72,6 +73,7 @@ class Turns:
         self._doors = doors
         self._agent = agent
         self._pace = pace
+        self.profiles = Profiles(doors)
         self._owner = f"rasa:{uuid4()}"
         self._waiting: dict[int, None] = {}  # a set that keeps its order
         self._leaders: dict[int, asyncio.Task[None]] = {}
@@ -101,7 +103,7 @@ class Turns:
         self._stopping = True
         for keeper in self._keepers:
             keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*self._keepers, self.profiles.stop(), return_exceptions=True)
         if self._leaders:
             _ended, late = await asyncio.wait(self._leaders.values(), timeout=self._pace.drain)
             for leader in late:
@@ -210,6 +212,7 @@ class Turns:
             typing_after=self._pace.typing_after,
         )
         if step.row is not None:
+            self.profiles.ask_for(step.person)
             return await self._run(turn, step.row)
         if not await turn.forget():
             raise NotNow("a message to them is on its way")

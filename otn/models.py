@@ -126,6 +126,7 @@ class Contact:
     last_name: str | None = None
     locale: str | None = None
     timezone: str | None = None
+    profile_asked_at: datetime | None = None
     undeliverable_reason: str | None = None
     do_not_ask_until: datetime | None = None
     erase_requested_at: datetime | None = None

@@ -366,3 +366,56 @@ def test_no_answer_raises_anything_but_send_errors(status: int, answer: Any, hea
     check: Callable[[Any], bool] = lambda sent: status // 100 == 2  # noqa: E731 - says what a yes needs
     with suppress(SendError):
         assert check(classify(status, headers, json.dumps(answer).encode()))
+
+
+# --- profiles ---
+
+
+def test_a_profile_is_kept_as_far_as_it_is_one() -> None:
+    told = {
+        "first_name": "Ada",
+        "last_name": "King",
+        "locale": "en_GB",
+        "timezone": 1,
+        "id": "7",
+        "profile_pic": "x",
+    }
+    assert protocol.profile_of(told) == {
+        "first_name": "Ada",
+        "last_name": "King",
+        "locale": "en_GB",
+        "timezone": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"), [(-3.5, "-3.5"), (5.75, "5.75"), (0, "0"), ("Asia/Tokyo", "Asia/Tokyo")]
+)
+def test_a_time_zone_is_hours_or_a_name(told: object, kept: str) -> None:
+    assert protocol.profile_of({"timezone": told}) == {"timezone": kept}
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {},
+        {"first_name": None, "locale": None, "timezone": None},
+        {"first_name": "", "last_name": " \n"},
+        {"first_name": ["Ada"], "last_name": {"a": 1}},
+        {"locale": "x" * 500},
+        {"locale": "'; DROP"},
+        {"timezone": 99},
+        {"timezone": True},
+        {"timezone": float("nan")},
+        {"timezone": "Middle/Earth"},
+        {"timezone": "../../etc/passwd"},
+        {"timezone": "a" * 5000},
+    ],
+)
+def test_what_is_missing_or_strange_in_a_profile_is_left_out(strange: dict[str, Any]) -> None:
+    assert protocol.profile_of(strange) == {}
+
+
+def test_a_name_is_cut_and_safe_for_sql() -> None:
+    assert protocol.profile_of({"first_name": "a" * 500}) == {"first_name": "a" * 64}
+    assert protocol.profile_of({"first_name": "Ada\x00\ud83d\n Lovelace"}) == {"first_name": "Ada  Lovelace"}

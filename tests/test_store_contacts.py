@@ -185,3 +185,29 @@ def test_of_several_who_want_to_lead_one_does(
             for owner in "abcd"
         ]
         assert sum(at_once(*wishes)) == 1
+
+
+def test_a_profile_is_kept_unless_the_person_wanted_to_be_forgotten_since(
+    store: Store, make: Any, now: datetime
+) -> None:
+    contact = make.contact()
+    ada = {"first_name": "Ada", "locale": "en_GB"}
+
+    def kept() -> tuple[str | None, str | None, datetime | None]:
+        with store.read() as tx:
+            found = contacts.get(tx, contact.id)
+        return found.first_name, found.locale, found.profile_asked_at
+
+    with store.begin() as tx:
+        contacts.keep_profile(tx, contact.id, ada, now)
+        contacts.keep_profile(tx, contact.id, {}, now + timedelta(days=30))
+    assert kept() == ("Ada", "en_GB", now + timedelta(days=30))
+    with store.begin() as tx:
+        contacts.request_erasure(tx, contact.id, now)
+        contacts.keep_profile(tx, contact.id, {"first_name": "Bob"}, now)
+        contacts.erase(tx, contacts.get(tx, contact.id), now)
+        contacts.keep_profile(tx, contact.id, ada, now)  # asked before, answered after
+    assert kept() == (None, None, None)
+    with store.begin() as tx:  # they came back
+        contacts.keep_profile(tx, contact.id, ada, now + timedelta(seconds=1))
+    assert kept()[0] == "Ada"

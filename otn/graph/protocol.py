@@ -28,6 +28,7 @@ from otn.errors import (
     Throttled,
     Unreachable,
 )
+from otn.local_time import zone
 
 # Seconds. The total must stay below the lease of whoever holds the delivery while it is `sending`.
 CONNECT_TIMEOUT = 5.0
@@ -57,6 +58,8 @@ SUBSCRIBED_FIELDS = (
 PROFILE_FIELDS = ("first_name", "last_name", "profile_pic", "locale", "timezone")
 
 _DETAIL_LENGTH = 300
+_NAME_LENGTH = 64  # characters that we keep of a name
+_LOCALE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,4}){0,2}")
 _OPAQUE = re.compile(r"(?=[^\s\"']*\d)[\w\-|=+/.~%]{24,}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
@@ -260,6 +263,21 @@ def subscribed_fields(answer: Mapping[str, Any]) -> frozenset[str]:
     return max(sets, key=len, default=frozenset())
 
 
+def profile_of(answer: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the answer to `build_profile` tells of a person, as SQL can keep it; any field can be missing.
+
+    The time zone is hours from UTC, as digits, or the name of a zone.
+    """
+    found = {
+        name: _short_word(answer.get(name)) for name in ("first_name", "last_name", "locale", "timezone")
+    }
+    if not _LOCALE.fullmatch(found["locale"]):
+        found["locale"] = ""
+    if zone(found["timezone"]) is None:
+        found["timezone"] = ""
+    return {name: value for name, value in found.items() if value}
+
+
 def date_of(headers: Mapping[str, str]) -> datetime | None:
     """Return the time at which the other side says that it answered (HTTP's Date, in whole seconds)."""
     value = next((text for name, text in headers.items() if name.lower() == "date"), "")
@@ -365,6 +383,12 @@ def _number(value: object) -> int | None:
     if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _short_word(value: object) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:g}"
+    return _UNPRINTABLE.sub(" ", value).strip()[:_NAME_LENGTH].strip() if isinstance(value, str) else ""
 
 
 def _word(value: object) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -177,6 +177,16 @@ def mark_undeliverable(
     if asked_at is not None:
         query = query.where(contact.c.window_opened_at.is_(None) | (contact.c.window_opened_at <= asked_at))
     tx.execute(query.values(undeliverable_reason=reason))
+
+
+def keep_profile(tx: Tx, contact_id: int, profile: Mapping[str, str], asked_at: datetime) -> None:
+    """Keep what Graph told of a person when it was asked; nothing of one who wanted to be forgotten since."""
+    not_since = contact.c.erased_at.is_(None) | (contact.c.erased_at < asked_at)
+    tx.execute(
+        contact.update()
+        .where(contact.c.id == contact_id, contact.c.erase_requested_at.is_(None), not_since)
+        .values(profile_asked_at=asked_at, **profile)
+    )
 
 
 def do_not_ask_before(tx: Tx, contact_id: int, until: datetime) -> None:

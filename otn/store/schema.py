@@ -93,6 +93,7 @@ contact = sa.Table(
     sa.Column("last_name", sa.Text),
     sa.Column("locale", sa.String(16)),
     sa.Column("timezone", sa.String(64)),
+    sa.Column("profile_asked_at", UtcDateTime),  # when Graph was asked for the four before it
     sa.Column("undeliverable_reason", sa.Text),
     sa.Column("do_not_ask_until", UtcDateTime),
     sa.Column("erase_requested_at", UtcDateTime),
