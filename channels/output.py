@@ -1,8 +1,9 @@
 """MessengerOutput: what the bot says in a turn, checked by the rules before every message.
 
-Rasa calls one method, `send_response`, with everything that one utterance holds. Three extra keys do what
-only this channel can: `otn_request` asks for a permission below the text, `otn_follow_up` sends the
-utterance as the one message that a permission pays for, `otn_forget` says goodbye and forgets the person.
+Rasa calls one method, `send_response`, with everything that one utterance holds. Extra keys do what only
+this channel can: `otn_request` asks for a permission below the text, `otn_follow_up` sends the utterance as
+the one message that a permission pays for, `otn_forget` says goodbye and forgets the person, `otn_remember`
+and `otn_tags` keep attributes and tags, and need no words.
 
 Nothing here raises into Rasa: an exception out of an output channel would lose the whole turn, though its
 actions ran. What could not be sent is recorded and logged, by ids and states.
@@ -19,7 +20,7 @@ from uuid import uuid4
 from rasa.core.channels.channel import OutputChannel
 
 from channels.doors import Doors, fault
-from otn import asking, delivery, messages, privacy
+from otn import asking, delivery, messages, privacy, remembering
 from otn.delivery import Order
 from otn.errors import NotFound, OtnError, SendError
 from otn.graph.protocol import with_metadata
@@ -112,6 +113,8 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
             await self._say(person, response)
         if request := response.get("otn_request"):
             await self._ask(person, _object(request))
+        if response.get("otn_remember") or response.get("otn_tags"):
+            await self._remember(person, response)
 
     async def _person(self, sender_id: str) -> Contact | None:
         psid, page_id = split_sender_id(sender_id)
@@ -174,6 +177,13 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
                 lambda tx: privacy.request_erasure(tx, person, who="contact", now=self._doors.now())
             )
             logger.info("messenger: contact %s asked to be forgotten", person.id)
+
+    async def _remember(self, person: Contact, response: _Json) -> None:
+        facts, notes = remembering.read(response.get("otn_remember"), response.get("otn_tags"))
+        for note in notes:
+            logger.warning("messenger: of contact %s: %s", person.id, note)
+        if not await self._doors.write(lambda tx: remembering.remember(tx, person.id, facts)):
+            logger.info("messenger: nothing more is remembered of contact %s", person.id)
 
     # --- asking for a permission ---
 

@@ -11,6 +11,15 @@ from typing import Any
 TOPIC_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 FAMILY_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,61}-\*")
 
+# What a placeholder can name: the profile's, which Meta tells, or an attribute.
+PROFILE_NAMES = frozenset({"first_name", "last_name", "locale"})
+_PLACEHOLDER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+
+def is_attribute_name(name: object) -> bool:
+    """Whether a contact's attribute may be called this: letters, digits and _, and none of the profile's names."""
+    return isinstance(name, str) and bool(_PLACEHOLDER_NAME.fullmatch(name)) and name not in PROFILE_NAMES
+
 
 def sender_id_on_page(psid: str, page_id: str) -> str:
     """Rasa's name for the conversation of somebody whose psid another page knows too."""

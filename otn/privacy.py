@@ -6,7 +6,7 @@ import secrets
 from datetime import datetime
 
 from otn.models import Contact
-from otn.store import Tx, audit, contacts, deletions, deliveries, inbox, requests, tokens
+from otn.store import Tx, audit, contact_facts, contacts, deletions, deliveries, inbox, requests, tokens
 from otn.vault import Vault
 
 
@@ -18,7 +18,7 @@ def request_erasure(tx: Tx, contact: Contact, *, who: str, now: datetime) -> Non
 
 
 def erase(tx: Tx, contact_id: int, now: datetime) -> bool:
-    """Destroy tokens, profile, inbox and words; False if a message to them is on its way: try again later.
+    """Destroy tokens, profile, attributes, tags, inbox and words; False while a message to them is on its way.
 
     Delivery rows stay without what was said, so that sums and uniqueness hold. Events older than the
     wish do not bring the person back; what the person did since it was uttered stays.
@@ -32,6 +32,7 @@ def erase(tx: Tx, contact_id: int, now: datetime) -> bool:
     tokens.erase(tx, contact_id, contact.erase_requested_at)
     requests.erase(tx, contact_id)
     inbox.erase(tx, contact_id, contact.erase_requested_at)
+    contact_facts.erase(tx, contact_id)
     contacts.erase(tx, contact, now)
     return True
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from otn.errors import ConfigError
+from otn.models import PROFILE_NAMES, is_attribute_name
 
 KIND_SLOT = "otn_kind"
 
@@ -20,6 +21,30 @@ def topics_to_begin_with(root: Path) -> list[object]:
     if not isinstance(entries, list):
         raise ConfigError(["endpoints.yml: otn_topics must be a list: `- name: …` with `title:` and `kind:`"])
     return entries
+
+
+def remembered_slots(root: Path) -> dict[str, str]:
+    """The slots that `action_remember_contact` copies, each with the name of the contact's attribute.
+
+    endpoints.yml: `otn_contact: {slots: [size]}`, or `{slots: {size: shoe_size}}` under another name.
+    Raises ConfigError with every problem.
+    """
+    where = "endpoints.yml: otn_contact"
+    block = read(root / "endpoints.yml").get("otn_contact") or {}
+    slots = block.get("slots") or {} if isinstance(block, dict) else None
+    if isinstance(slots, list):
+        slots = {name: name for name in slots} if all(isinstance(name, str) for name in slots) else None
+    if not isinstance(slots, dict):
+        raise ConfigError([f"{where} must be `slots:` with a list of names, or with lines `slot: attribute`"])
+    problems = [
+        f"{where}: {name!r} is no name of an attribute: take letters, digits and _, at most 64, no digit first, "
+        f"and none of {', '.join(sorted(PROFILE_NAMES))}, which Meta tells"
+        for name in slots.values()
+        if not is_attribute_name(name)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return {str(slot): name for slot, name in slots.items()}
 
 
 def kinds(root: Path) -> tuple[str, ...] | None:

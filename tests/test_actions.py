@@ -17,7 +17,7 @@ from rasa_sdk.executor import ActionExecutor, CollectingDispatcher
 from ruamel.yaml import YAML
 
 import otn_actions
-from actions import shop
+from actions import contact, shop
 from otn import project
 from otn.app import ACTION_SERVER, App
 from otn.catalogue import read_entries
@@ -310,6 +310,76 @@ class TestForgetMe:
         _slots, said, _others = await run(otn_actions.ActionForgetMe(lambda: app), tracker)
         assert responses(said) == ["utter_otn_not_messenger"]
         assert "otn_forget" not in said[0]
+
+
+class TestRemember:
+    async def wish(self, app: App, lines: str, slots: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What it utters; it sets nothing."""
+        (app.settings.root / "endpoints.yml").write_text(f"otn_contact: {lines}\n")
+        tracker = a_tracker(slots=slots)
+        set_slots, said, others = await run(contact.ActionRememberContact(lambda: app), tracker)
+        assert (set_slots, others) == ({}, [])
+        return said
+
+    async def test_wishes_the_slots_that_are_named_and_says_nothing(self, app: App) -> None:
+        slots = {"size": "42", "product": "trail shoe", "other": "x"}
+        (said,) = await self.wish(app, "{slots: {size: shoe_size, product: product}}", slots)
+        assert said["otn_remember"] == {"shoe_size": "42", "product": "trail shoe"}
+        assert not any(said[key] for key in ("text", "response", "custom", "image", "buttons", "attachment"))
+
+    @pytest.mark.parametrize(
+        ("value", "kept"),
+        [
+            (True, "yes"),
+            (False, "no"),
+            (3, "3"),
+            (3.0, "3"),
+            (3.5, "3.5"),
+            (["a", 1, None], "a, 1"),
+            (" a ", "a"),
+        ],
+    )
+    async def test_every_kind_of_slot_becomes_words(self, app: App, value: Any, kept: str) -> None:
+        (said,) = await self.wish(app, "{slots: [size]}", {"size": value})
+        assert said["otn_remember"] == {"size": kept}
+
+    @pytest.mark.parametrize("value", [None, "", " ", [], {"a": 1}])
+    async def test_a_slot_without_a_value_changes_nothing(self, app: App, value: Any) -> None:
+        assert await self.wish(app, "{slots: [size]}", {"size": value}) == []
+
+    @pytest.mark.parametrize("lines", ["", "{slots: [no_such_slot]}"])
+    async def test_slots_that_are_not_there_are_said_in_the_log(
+        self, app: App, lines: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert await self.wish(app, lines, {}) == []
+        assert "endpoints.yml: otn_contact" in caplog.text
+
+
+class TestTag:
+    @pytest.mark.parametrize(
+        ("slot", "tags"),
+        [("runner", ["runner"]), ("runner, walker,", ["runner", "walker"]), (["a", "b"], ["a", "b"])],
+    )
+    async def test_wishes_the_tags_of_the_slot_and_says_nothing(
+        self, app: App, slot: Any, tags: list[str]
+    ) -> None:
+        tracker = a_tracker(slots={"otn_tag": slot})
+        slots, (said,), others = await run(contact.ActionTagContact(lambda: app), tracker)
+        assert (slots, others) == ({}, [])
+        assert said["otn_tags"] == tags
+        assert not any(said[key] for key in ("text", "response", "custom", "image", "buttons", "attachment"))
+
+    async def test_an_entity_goes_before_the_slot(self, app: App) -> None:
+        tracker = a_tracker(slots={"otn_tag": "a"}, entities={"otn_tag": "b"})
+        _slots, (said,), _others = await run(contact.ActionTagContact(lambda: app), tracker)
+        assert said["otn_tags"] == ["b"]
+
+    async def test_without_a_tag_it_says_so_in_the_log(
+        self, app: App, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        _slots, said, _others = await run(contact.ActionTagContact(lambda: app), a_tracker())
+        assert said == []
+        assert "set the slot otn_tag" in caplog.text
 
 
 class TestFallback:

@@ -44,6 +44,7 @@ LAYERS = {
     "otn.intake": USE_CASES,
     "otn.privacy": USE_CASES,
     "otn.reactions": USE_CASES,
+    "otn.remembering": USE_CASES,
     "otn.cli": ENTRY,
     "otn.console": ENTRY,
     "otn.dev": ENTRY,

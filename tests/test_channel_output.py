@@ -205,6 +205,7 @@ async def test_nothing_that_rasa_hands_over_raises(air: OnAir) -> None:
         {"text": "a", "otn_request": {"topic": {"a": 1}}},
         {"text": "a", "otn_follow_up": {"topic": "x"}},
         {"text": "a", "otn_follow_up": ["x"]},
+        {"otn_remember": float("nan"), "otn_tags": {"a": object()}},
     ):
         await output.send_response("7007", nonsense)
     assert set(air.heard("7007")) <= {"a"}
@@ -354,6 +355,33 @@ async def test_a_follow_up_is_one_message_or_none(air: OnAir, caplog: pytest.Log
     assert air.rows("otn_token", "state") == ["available"]
     assert air.rows("delivery", "state", "reason") == [("skipped", "not_one_message")] * 2
     assert "lacks its topic or event id" in caplog.text
+
+
+# --- remembering ---
+
+
+async def test_an_utterance_without_words_is_remembered_and_says_nothing(air: OnAir) -> None:
+    wish = {"text": None, "otn_remember": {"size": "42"}, "otn_tags": ["runner"]}
+    assert await hears(air, wish, "hello") == ["hello"]
+    assert air.rows("contact_attribute", "name", "value") == [("size", "42")]
+    assert air.rows("contact_tag", "tag") == ["runner"]
+    assert "size" not in str(air.rows("delivery", "message"))
+    assert await hears(air, {"text": "Noted.", "otn_remember": {"size": None}}) == ["Noted."]
+    assert air.rows("contact_attribute", "name", "value") == []
+
+
+async def test_what_cannot_be_remembered_costs_a_log_line_and_no_words(
+    air: OnAir, caplog: pytest.LogCaptureFixture
+) -> None:
+    wish = {"text": "hi", "otn_remember": {"a b": "x", "ok": "y"}, "otn_tags": "nonsense"}
+    assert await hears(air, wish) == ["hi"]
+    assert air.rows("contact_attribute", "name", "value") == [("ok", "y")]
+    assert caplog.text.count("messenger: of contact 1: ") == 2
+
+
+async def test_of_who_says_goodbye_nothing_is_remembered(air: OnAir) -> None:
+    assert await hears(air, {"text": "Goodbye!", "otn_forget": True, "otn_tags": ["runner"]}) == ["Goodbye!"]
+    assert air.rows("contact_tag", "tag") == []
 
 
 # --- forgetting ---

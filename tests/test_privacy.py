@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import Make
 
-from otn import asking, delivery, privacy
+from otn import asking, delivery, privacy, remembering
 from otn.delivery import Order
 from otn.errors import OutcomeUnknown, Unreachable
 from otn.graph.protocol import Sent
@@ -101,6 +101,8 @@ def live(store: Store, vault: Vault, make: Any, now: datetime) -> Contact:
             "do_not_ask_until": now,
         }
         tx.execute(metadata.tables["contact"].update().values(**profile))
+        facts, _notes = remembering.read({"city": f"{NAME}-city"}, [f"{NAME}-tag"])
+        remembering.remember(tx, contact.id, facts)
         asked = asking.begin(tx, page_id="1001", psid="7007", topic="restock", dedupe_key="ask", now=now)
         assert isinstance(asked, AskAttempt)
         asking.settle(tx, asked, Sent(message_id=MID, recipient_id=None), now)

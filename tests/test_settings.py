@@ -14,6 +14,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from otn.errors import ConfigError
+from otn.project import remembered_slots
 from otn.settings import (
     ACTION_SERVER,
     CHANNEL,
@@ -350,3 +351,41 @@ def test_settings_import_neither_rasa_nor_a_parser() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# -- what is remembered of people
+
+
+@pytest.mark.parametrize(
+    ("lines", "slots"),
+    [
+        ("", {}),
+        ("otn_contact:", {}),
+        ("otn_contact: {slots: }", {}),
+        ("otn_contact: {slots: [size, city]}", {"size": "size", "city": "city"}),
+        ("otn_contact: {slots: {size: shoe_size}}", {"size": "shoe_size"}),
+    ],
+)
+def test_the_slots_to_remember_are_named_in_endpoints_yml(
+    tmp_path: Path, lines: str, slots: dict[str, str]
+) -> None:
+    (tmp_path / "endpoints.yml").write_text(lines)
+    assert remembered_slots(tmp_path) == slots
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "otn_contact: [size]",
+        "otn_contact: {slots: size}",
+        "otn_contact: {slots: [7]}",
+        "otn_contact: {slots: [two words]}",
+        "otn_contact: {slots: {size: 1st}}",
+        "otn_contact: {slots: {size: }}",
+        "otn_contact: {slots: {name: first_name}}",
+    ],
+)
+def test_what_could_not_be_an_attribute_is_a_problem(tmp_path: Path, lines: str) -> None:
+    (tmp_path / "endpoints.yml").write_text(lines)
+    with pytest.raises(ConfigError, match=r"endpoints\.yml: otn_contact"):
+        remembered_slots(tmp_path)
