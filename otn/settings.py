@@ -378,8 +378,8 @@ class _Reader:
 
     def _pages(self) -> tuple[PageCredentials, ...]:
         if (pages := self._block.get("pages")) is None:
-            token = self._secret("MESSENGER_PAGE_ACCESS_TOKEN")
-            return (PageCredentials(page_id=None, access_token=token),)
+            found = self._required("MESSENGER_PAGE_ACCESS_TOKEN")
+            return (self._credentials(None, found or _Found("", "")),)
         if self._block.get("page-access-token") is not None:
             self.problems.append(
                 "credentials.yml: page-access-token and pages contradict each other: keep one of the two"
@@ -398,7 +398,15 @@ class _Reader:
             self.problems.append(
                 f"{where} still holds ${{…}}: only an unquoted value is expanded, from the environment"
             )
-        return PageCredentials(page_id=page_id, access_token=Secret(text))
+        return self._credentials(page_id, _Found(text, where))
+
+    def _credentials(self, page_id: str | None, token: _Found) -> PageCredentials:
+        # Two of them, or a line too many, copied along: no call with it could ever leave.
+        if not token.text.isascii() or re.search(r"\s", token.text):
+            self.problems.append(
+                f"{token.where} is not one access token: there are blanks or letters beyond ASCII in it"
+            )
+        return PageCredentials(page_id=page_id, access_token=Secret(token.text))
 
     def _graph_url(self) -> str:
         found = self._find("MESSENGER_GRAPH_URL")

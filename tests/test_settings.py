@@ -187,6 +187,12 @@ def test_pages_of_credentials_yml_replace_the_single_token(tmp_path: Path) -> No
         ("pages: {}", "names no Page"),
         ("pages: {shop: token}", "only digits"),
         ("pages: {1: token}\n  page-access-token: x", "keep one"),
+        ("pages: {1: token, 2: token another}", "credentials.yml: pages.2 is not one access token"),
+        (
+            'page-access-token: "token\\tanother"',
+            "credentials.yml: page-access-token is not one access token",
+        ),
+        ("page-access-token: tokèn", "letters beyond ASCII"),
         ("graph-url: graph.facebook.com", "not an http(s) address"),
         ("graph-url: https://graph.facebook.com/v26.0", "contains a version"),
         ("graph-url: http://example.com", "in the clear"),
@@ -201,6 +207,14 @@ def test_a_wrong_line_in_credentials_yml_is_the_only_problem(tmp_path: Path, lin
     credentials(tmp_path, line)
     (problem,) = problems_of(tmp_path, ENVIRON)
     assert says in problem
+
+
+def test_an_access_token_with_blanks_stops_the_start_instead_of_every_call(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path, {**ENVIRON, "MESSENGER_PAGE_ACCESS_TOKEN": "one another"})
+    assert "MESSENGER_PAGE_ACCESS_TOKEN in the environment is not one access token" in problem
+    assert "another" not in problem
+    padded = {**ENVIRON, "MESSENGER_PAGE_ACCESS_TOKEN": " one\n"}
+    assert load_settings(tmp_path, padded, need=EVERYTHING).pages[0].access_token.reveal() == "one"
 
 
 def test_an_unquoted_variable_is_expanded_as_rasa_does(tmp_path: Path) -> None:
