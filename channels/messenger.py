@@ -12,7 +12,7 @@ import hmac
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from rasa.core.channels.channel import InputChannel, UserMessage
@@ -32,6 +32,7 @@ from otn.events import Event, parse, verify_signature
 from otn.intake import Recorded
 from otn.models import InboxState
 from otn.settings import settings_from_channel
+from otn.store import Tx
 
 logger = logging.getLogger(__name__)
 
@@ -198,23 +199,26 @@ class _Line:
     async def _record(self, events: list[Event]) -> list[Recorded]:
         if not self.pages.known:
             raise StoreUnavailable("Graph has not said yet whose access token this is (GET /me)")
-        return await asyncio.gather(*(self._record_one(event) for event in events))
-
-    async def _record_one(self, event: Event) -> Recorded:
-        """Each in a SAVEPOINT of its own: a broken one is kept as such and costs its neighbours nothing."""
-        doors, now = self.doors, self.doors.now()
-        try:
-            recorded = await doors.write(
-                lambda tx: intake.record(tx, doors.vault, event, own_pages=self.pages.ids, now=now)
-            )
-        except StoreUnavailable:
-            raise
-        except Exception as exc:  # noqa: BLE001 - whatever an event makes the database say, it is kept
-            why = fault(exc)
-            logger.error("messenger: event %s is broken: %s", event.key, why)
-            return await doors.write(lambda tx: intake.record_broken(tx, doors.vault, event, why, now))
-        self._tell(event, recorded)
+        recorded = []
+        for event, outcome in zip(events, await self.doors.writer.run_all(self._keep, events), strict=True):
+            if isinstance(outcome, StoreUnavailable):
+                raise outcome
+            if isinstance(outcome, Exception):
+                outcome = await self._keep_broken(event, fault(outcome))
+            else:
+                self._tell(event, outcome)
+            recorded.append(outcome)
         return recorded
+
+    def _keep(self, tx: Tx, events: Sequence[Event]) -> list[Recorded]:
+        doors = self.doors
+        return intake.record(tx, doors.vault, events, own_pages=self.pages.ids, now=doors.now())
+
+    async def _keep_broken(self, event: Event, why: str) -> Recorded:
+        """What an event makes the database say, whatever it is, costs its neighbours nothing; it is kept."""
+        doors = self.doors
+        logger.error("messenger: event %s is broken: %s", event.key, why)
+        return await doors.write(lambda tx: intake.record_broken(tx, doors.vault, event, why, doors.now()))
 
     def _tell(self, event: Event, recorded: Recorded) -> None:
         if event.broken is not None:

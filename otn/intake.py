@@ -7,16 +7,19 @@ that nothing in the body can be lost, and a re-delivery changes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from otn.asking import topic_in
 from otn.delivery import settle_as_sent
 from otn.events import Event, EventKind, opens_window, restore
-from otn.models import Contact, InboxState, Topic
+from otn.models import Contact, InboxState
 from otn.policy import BLOCKED, RESTRICTED, token_expiry, window_until
 from otn.store import Tx, audit, contacts, deliveries, inbox, keys, pages, requests, tokens, topics
+from otn.store.contacts import Opening
+from otn.store.inbox import NewEvent
+from otn.store.tokens import NewToken
 from otn.vault import Vault
 
 INBOX_KEPT = timedelta(days=7)
@@ -39,36 +42,44 @@ class Recorded:
     contact_id: int | None = None
 
 
-def record(tx: Tx, vault: Vault, event: Event, *, own_pages: Collection[str], now: datetime) -> Recorded:
-    """Record an event and its effects. Run it in a SAVEPOINT: what it raises must cost no neighbour."""
-    if event.page_id not in own_pages:
-        return _record_only(tx, vault, event, InboxState.FOREIGN, now)
-    if event.kind is EventKind.BROKEN:
-        return _record_only(tx, vault, event, InboxState.BROKEN, now)
-    pages.ensure(tx, event.page_id, now)
-    contact = contacts.ensure(tx, event.page_id, event.psid, now) if event.psid else None
-    if contact is not None and _is_forgotten(contact, event):
-        return Recorded(state=InboxState.IGNORED, is_new=False)
-    turn = event.kind in _STARTS_A_TURN and not event.standby and contact is not None
-    state = InboxState.NEW if turn else InboxState.DONE
-    if _insert(tx, vault, event, contact, state, now) is None:
-        # Known already. It may still wait for its turn, so the caller may as well wake the conversation.
-        return Recorded(state=state, is_new=False, contact_id=contact.id if turn and contact else None)
-    if contact is not None:
-        _take_effect(tx, vault, event, contact, now)
-    elif event.kind is EventKind.POLICY_ENFORCEMENT:
-        _enforce_policy(tx, event, now)
-    return Recorded(state=state, is_new=True, contact_id=contact.id if turn and contact else None)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """An event, whose doing it is, and what the inbox is to call it."""
+
+    event: Event
+    contact: Contact | None
+    state: InboxState
+
+
+def record(
+    tx: Tx, vault: Vault, events: Sequence[Event], *, own_pages: Collection[str], now: datetime
+) -> list[Recorded]:
+    """Record events and their effects, all with the same few statements; what became of each, in order.
+
+    Run it in a SAVEPOINT: if it raises, nothing of it may stay. One event at a time then shows which is to
+    blame, and costs its neighbours nothing. At most a few hundred at once.
+    """
+    people = _people(tx, [event for event in events if _is_ours(event, own_pages)], now)
+    drafts = [_draft(event, people, own_pages) for event in events]
+    new = _insert(tx, vault, drafts, now)
+    recorded, effective = [], []
+    for draft in drafts:
+        key = (draft.event.page_id, draft.event.key)
+        is_new = draft.state is not InboxState.IGNORED and key in new
+        if is_new:
+            del new[key]  # told twice at once, it is new once
+            effective.append(draft)
+        recorded.append(_recorded(draft, is_new=is_new))
+    _take_effect(tx, vault, effective, now)
+    return recorded
 
 
 def record_broken(tx: Tx, vault: Vault, event: Event, why: str, now: datetime) -> Recorded:
     """Keep an event whose recording failed, so that somebody can look at it; of an opt-in the token too."""
     contact = contacts.find(tx, event.page_id, event.psid) if event.psid else None
-    if contact is not None and _is_forgotten(contact, event):
-        return Recorded(state=InboxState.IGNORED, is_new=False)
-    whole = replace(event, raw=_with_token(event))
-    row = _insert(tx, vault, whole, contact, InboxState.BROKEN, now, why)
-    return Recorded(state=InboxState.BROKEN, is_new=row is not None)
+    whole = replace(event, raw=_with_token(event), broken=why)
+    draft = _Draft(event=whole, contact=contact, state=_state(whole, contact, InboxState.BROKEN))
+    return _recorded(draft, is_new=bool(_insert(tx, vault, [draft], now)))
 
 
 def _with_token(event: Event) -> bytes:
@@ -91,81 +102,122 @@ def reread(vault: Vault, row: inbox.InboxRow) -> Event:
     )
 
 
-def _record_only(tx: Tx, vault: Vault, event: Event, state: InboxState, now: datetime) -> Recorded:
-    row = _insert(tx, vault, event, None, state, now, event.broken)
-    return Recorded(state=state, is_new=row is not None)
+def _is_ours(event: Event, own_pages: Collection[str]) -> bool:
+    return event.page_id in own_pages and event.kind is not EventKind.BROKEN
 
 
-def _insert(
-    tx: Tx,
-    vault: Vault,
-    event: Event,
-    contact: Contact | None,
-    state: InboxState,
-    now: datetime,
-    error: str | None = None,
-) -> int | None:
-    keys.note_use(tx, vault)
+def _people(tx: Tx, events: Sequence[Event], now: datetime) -> dict[tuple[str, str], Contact]:
+    """Whose doing these events are, by Page and psid; the Pages and people we did not know are made."""
+    psids: dict[str, set[str]] = {event.page_id: set() for event in events}
+    for event in events:
+        if event.psid:
+            psids[event.page_id].add(event.psid)
+    found = {}
+    for page_id in sorted(psids):
+        pages.ensure(tx, page_id, now)
+        for psid, contact in contacts.ensure_all(tx, page_id, psids[page_id], now).items():
+            found[page_id, psid] = contact
+    return found
+
+
+def _draft(event: Event, people: Mapping[tuple[str, str], Contact], own_pages: Collection[str]) -> _Draft:
+    if not _is_ours(event, own_pages):
+        state = InboxState.BROKEN if event.page_id in own_pages else InboxState.FOREIGN
+        return _Draft(event=event, contact=None, state=state)
+    contact = people[event.page_id, event.psid] if event.psid else None
+    turn = event.kind in _STARTS_A_TURN and not event.standby and contact is not None
+    state = _state(event, contact, InboxState.NEW if turn else InboxState.DONE)
+    return _Draft(event=event, contact=contact, state=state)
+
+
+def _state(event: Event, contact: Contact | None, otherwise: InboxState) -> InboxState:
+    """What happened before an erasure does not bring the person back."""
+    forgotten_at = contact and (contact.erase_requested_at or contact.erased_at)
+    return InboxState.IGNORED if forgotten_at and event.at <= forgotten_at else otherwise
+
+
+def _recorded(draft: _Draft, *, is_new: bool) -> Recorded:
+    # Known already, it may still wait for its turn, so the caller may as well wake the conversation.
+    waits = draft.contact is not None and draft.state is InboxState.NEW
+    contact_id = draft.contact.id if draft.contact and waits else None
+    return Recorded(state=draft.state, is_new=is_new, contact_id=contact_id)
+
+
+def _insert(tx: Tx, vault: Vault, drafts: Sequence[_Draft], now: datetime) -> dict[tuple[str, str], int]:
+    """Put into the inbox what is not to be ignored; ids by Page and key of what was not there."""
+    kept = [draft for draft in drafts if draft.state is not InboxState.IGNORED]
+    if kept:
+        keys.note_use(tx, vault)
     return inbox.record(
         tx,
-        page_id=event.page_id,
-        event_key=event.key,
-        kind=event.kind.value,
-        contact_id=contact.id if contact else None,
-        event_at=event.at,
-        received_at=now,
-        sealed=vault.seal(event.raw),
-        standby=event.standby,
-        state=state,
-        error=error,
+        [
+            NewEvent(
+                page_id=draft.event.page_id,
+                event_key=draft.event.key,
+                kind=draft.event.kind.value,
+                contact_id=draft.contact.id if draft.contact else None,
+                event_at=draft.event.at,
+                received_at=now,
+                raw=vault.seal(draft.event.raw),
+                standby=draft.event.standby,
+                state=draft.state.value,
+                error=draft.event.broken,
+            )
+            for draft in kept
+        ],
     )
 
 
-def _is_forgotten(contact: Contact, event: Event) -> bool:
-    """What happened before an erasure does not bring the person back."""
-    forgotten_at = contact.erase_requested_at or contact.erased_at
-    return forgotten_at is not None and event.at <= forgotten_at
+def _take_effect(tx: Tx, vault: Vault, drafts: Sequence[_Draft], now: datetime) -> None:
+    done = [(draft.event, draft.contact) for draft in drafts if draft.contact]
+    _open_windows(tx, done)
+    _keep_tokens(tx, vault, [one for one in done if one[0].kind is EventKind.OPTIN_OTN], now)
+    for event, contact in done:
+        if effect := _EFFECTS.get(event.kind):
+            effect(tx, event, contact, now)
+    for draft in drafts:
+        by_meta = draft.event.kind is EventKind.POLICY_ENFORCEMENT and draft.contact is None
+        if by_meta and draft.state is not InboxState.FOREIGN:
+            _enforce_policy(tx, draft.event, now)
 
 
-def _take_effect(tx: Tx, vault: Vault, event: Event, contact: Contact, now: datetime) -> None:
-    if opening := opens_window(event):
-        until = window_until(opening, event.at)
-        contacts.open_window(tx, contact.id, opened_by=opening.value, at=event.at, until=until)
-        if contact.undeliverable_reason:
-            contacts.mark_undeliverable(tx, contact.id, None)
-    if effect := _EFFECTS.get(event.kind):
-        effect(tx, vault, event, contact, now)
+def _open_windows(tx: Tx, done: Sequence[tuple[Event, Contact]]) -> None:
+    openings = []
+    for event, contact in done:
+        if opening := opens_window(event):
+            until = window_until(opening, event.at)
+            openings.append(Opening(contact_id=contact.id, opened_by=opening.value, at=event.at, until=until))
+            if contact.undeliverable_reason:
+                contacts.mark_undeliverable(tx, contact.id, None)
+    contacts.open_windows(tx, openings)
 
 
-def _keep_token(tx: Tx, vault: Vault, event: Event, contact: Contact, now: datetime) -> None:
-    assert event.token is not None  # noqa: S101 - an OTN opt-in without a token is a broken event
-    topic, request_id = _asked_for(tx, event, contact, now)
-    tokens.keep(
-        tx,
-        contact_id=contact.id,
-        topic_id=topic.id if topic else None,
-        permission_request_id=request_id,
-        token_hash=vault.token_hash(event.token),
-        ciphertext=vault.seal(event.token.encode()),
-        payload=event.payload,
-        opted_in_at=event.at,
-        expires_at=token_expiry(event.at),
-        now=now,
-    )
+def _keep_tokens(tx: Tx, vault: Vault, taps: Sequence[tuple[Event, Contact]], now: datetime) -> None:
+    """Keep the tokens. A payload that is not ours leaves the topic open."""
+    named = [topic_in(event.payload) or (None, None) for event, _contact in taps]
+    found = {name: topics.use(tx, name, now) for name in sorted({name for name, _ in named if name})}
+    went_to = requests.went_to(tx, {request for _, request in named if request is not None})
+    given = []
+    for (event, contact), (name, request) in zip(taps, named, strict=True):
+        assert event.token is not None  # noqa: S101 - an OTN opt-in without a token is a broken event
+        topic = found[name] if name else None
+        given.append(
+            NewToken(
+                contact_id=contact.id,
+                topic_id=topic.id if topic else None,
+                permission_request_id=request if request and went_to.get(request) == contact.id else None,
+                token_hash=vault.token_hash(event.token),
+                ciphertext=vault.seal(event.token.encode()),
+                payload=event.payload,
+                opted_in_at=event.at,
+                expires_at=token_expiry(event.at),
+                created_at=now,
+            )
+        )
+    tokens.keep(tx, given)
 
 
-def _asked_for(tx: Tx, event: Event, contact: Contact, now: datetime) -> tuple[Topic | None, int | None]:
-    """Topic and request that an opt-in answers; a payload that is not ours leaves the topic open."""
-    named = topic_in(event.payload)
-    if named is None:
-        return None, None
-    name, request_id = named
-    if request_id is not None and not requests.belongs_to(tx, request_id, contact.id):
-        request_id = None
-    return topics.use(tx, name, now), request_id
-
-
-def _settle_by_echo(tx: Tx, _vault: Vault, event: Event, contact: Contact, now: datetime) -> None:
+def _settle_by_echo(tx: Tx, event: Event, contact: Contact, now: datetime) -> None:
     """Whatever we put into `metadata` comes back in the echo: proof that the message went out (ECHO)."""
     if not event.metadata or not event.metadata.startswith("otn:"):
         return
@@ -175,33 +227,32 @@ def _settle_by_echo(tx: Tx, _vault: Vault, event: Event, contact: Contact, now: 
         requests.settle_by_echo(tx, contact.id, event.metadata, event.mid, now)
 
 
-def _note_read(tx: Tx, _vault: Vault, event: Event, contact: Contact, now: datetime) -> None:
+def _note_read(tx: Tx, event: Event, contact: Contact, now: datetime) -> None:
     if event.watermark is not None:
         contacts.mark_read(tx, contact.id, event.watermark)
         deliveries.mark_reached(tx, contact.id, "read_at", event.watermark, now)
 
 
-def _note_delivery(tx: Tx, _vault: Vault, event: Event, contact: Contact, now: datetime) -> None:
+def _note_delivery(tx: Tx, event: Event, contact: Contact, now: datetime) -> None:
     if event.watermark is not None:
         deliveries.mark_reached(tx, contact.id, "delivered_at", event.watermark, now)
 
 
-def _note_reply(tx: Tx, _vault: Vault, event: Event, contact: Contact, _now: datetime) -> None:
+def _note_reply(tx: Tx, event: Event, contact: Contact, _now: datetime) -> None:
     """A quick reply is both: a tap, and a message that the person sends."""
     deliveries.mark_answered(tx, "replied_at", [(contact.id, event.at)])
     if event.quick_reply_payload is not None:
         deliveries.mark_answered(tx, "tapped_at", [(contact.id, event.at)])
 
 
-def _note_tap(tx: Tx, _vault: Vault, event: Event, contact: Contact, _now: datetime) -> None:
+def _note_tap(tx: Tx, event: Event, contact: Contact, _now: datetime) -> None:
     """A postback: whoever taps a button said nothing."""
     deliveries.mark_answered(tx, "tapped_at", [(contact.id, event.at)])
 
 
-_EFFECTS: dict[EventKind, Callable[[Tx, Vault, Event, Contact, datetime], None]] = {
+_EFFECTS: dict[EventKind, Callable[[Tx, Event, Contact, datetime], None]] = {
     EventKind.MESSAGE: _note_reply,
     EventKind.POSTBACK: _note_tap,
-    EventKind.OPTIN_OTN: _keep_token,
     EventKind.ECHO: _settle_by_echo,
     EventKind.READ: _note_read,
     EventKind.DELIVERY: _note_delivery,

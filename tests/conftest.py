@@ -23,7 +23,9 @@ from otn.intake import Recorded, record
 from otn.models import Contact, TokenState, Topic
 from otn.policy import token_expiry, window_until
 from otn.store import Store, Tx, contacts, migrate, pages, tokens, topics
+from otn.store.contacts import Opening
 from otn.store.schema import metadata
+from otn.store.tokens import NewToken
 from otn.vault import Vault
 
 PAGE_ID = "1001"
@@ -173,7 +175,8 @@ class Make:
             contact = contacts.ensure(tx, page_id, psid, self.now)
             if wrote_at is not None:
                 until = window_until(WindowOpening(opened_by), wrote_at)
-                contacts.open_window(tx, contact.id, opened_by=opened_by, at=wrote_at, until=until)
+                opening = Opening(contact_id=contact.id, opened_by=opened_by, at=wrote_at, until=until)
+                contacts.open_windows(tx, [opening])
             return contacts.get(tx, contact.id)
 
     def in_window(self, psid: str = PSID, **more: Any) -> Contact:
@@ -204,8 +207,7 @@ class Make:
         secret = secret or secrets.token_urlsafe(32)
         opted_in_at = opted_in_at or self.now - timedelta(days=2)
         with self.store.begin() as tx:
-            token_id = tokens.keep(
-                tx,
+            given = NewToken(
                 contact_id=contact.id,
                 topic_id=topic.id if topic else None,
                 permission_request_id=None,
@@ -214,9 +216,9 @@ class Make:
                 payload=f"otn:{topic.name}" if topic else "something else",
                 opted_in_at=opted_in_at,
                 expires_at=token_expiry(opted_in_at),
-                now=self.now,
+                created_at=self.now,
             )
-            assert token_id is not None
+            (token_id,) = tokens.keep(tx, [given]).values()
             if state is not TokenState.AVAILABLE:
                 tokens.move(tx, token_id, TokenState.AVAILABLE, state)
             return token_id
@@ -238,11 +240,9 @@ class Make:
         item = {"sender": {"id": psid}, "recipient": {"id": page_id}, "timestamp": happened, **event}
         envelope = {"object": "page", "entry": [{"id": page_id, "time": happened, where: [item]}]}
         arrives = arrives or self.now
-        recorded = []
-        for found in parse(json.dumps(envelope).encode(), arrives):
-            with self.store.begin() as tx, tx.begin_nested():
-                recorded.append(record(tx, self.vault, found, own_pages={PAGE_ID, "2002"}, now=arrives))
-        return recorded
+        events = parse(json.dumps(envelope).encode(), arrives)
+        with self.store.begin() as tx, tx.begin_nested():
+            return record(tx, self.vault, events, own_pages={PAGE_ID, "2002"}, now=arrives)
 
     def says(self, text: str = "hi", mid: str | None = None, **more: Any) -> list[Recorded]:
         """The person writes."""

@@ -209,8 +209,7 @@ class _Recorder:
         now = self.app.clock()
         own = {entry["id"] for entry in json.loads(body)["entry"]}
         with self.app.store.begin() as tx:
-            for event in parse(body, now):
-                intake.record(tx, self.app.require_vault(), event, own_pages=own, now=now)
+            intake.record(tx, self.app.require_vault(), parse(body, now), own_pages=own, now=now)
 
 
 def contact_id(app: App, psid: str = "7007") -> int:

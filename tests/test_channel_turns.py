@@ -18,6 +18,7 @@ from otn.delivery import Order
 from otn.graph.protocol import Sent
 from otn.models import Attempt, Origin
 from otn.store import contacts
+from otn.store.contacts import Opening
 from simulator.journal import Filter
 
 
@@ -542,9 +543,9 @@ async def test_a_follow_up_to_somebody_who_never_spoke_begins_the_conversation(a
         contact = contacts.find(tx, PAGE, "7007")
         assert contact is not None
         now = air.app.clock()
-        contacts.open_window(
-            tx, contact.id, opened_by="message", at=now, until=now.replace(year=now.year + 1)
-        )
+        until = now.replace(year=now.year + 1)
+        opening = Opening(contact_id=contact.id, opened_by="message", at=now, until=until)
+        contacts.open_windows(tx, [opening])
     sent_outside(air, "7007", "It is back!", "cli:1")
     air.bot.say("hi")
     await air.deliver(message("7007", "yes"))

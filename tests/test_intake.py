@@ -17,6 +17,8 @@ from otn.events import Event, parse
 from otn.models import Contact, InboxState, OtnToken, Page, TokenState
 from otn.store import Store, Tx, contacts, deliveries, inbox, pages, requests, tokens, topics
 from otn.store.schema import audit, contact, delivery, inbound_event, otn_token
+from otn.store.schema import page as page_table
+from otn.store.writer import GroupWriter
 from otn.vault import Vault
 
 SECOND, HOUR, DAY, YEAR = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1), timedelta(days=365)
@@ -101,7 +103,7 @@ def test_one_event_told_to_two_processes_at_once_is_one(
         event = event_of({"optin": optin}, now, psid=f"p{number}")
 
         def record(tx: Tx, event: Event = event) -> Any:
-            return intake.record(tx, vault, event, own_pages={"1001"}, now=now)
+            return intake.record(tx, vault, [event], own_pages={"1001"}, now=now)[0]
 
         assert sorted(one.is_new for one in at_once(record, record)) == [False, True]
     assert len(kept(store)) == 5
@@ -117,6 +119,152 @@ def event_of(item: dict[str, Any], now: datetime, psid: str = "7007", page_id: s
     body = {"object": "page", "entry": [{"id": page_id, "messaging": [whole]}]}
     (event,) = parse(json.dumps(body).encode(), now)
     return event
+
+
+# --- many at once ---
+
+
+def optin(token: str, payload: str | None = "otn:restock-blue") -> dict[str, Any]:
+    return {
+        "optin": {"type": "one_time_notif_req", "one_time_notif_token": token}
+        | ({} if payload is None else {"payload": payload})
+    }
+
+
+def everything_that_can_happen(now: datetime) -> list[Event]:
+    """Of everybody, in every order, some of it twice."""
+    enforcement = {"sender": {}, "policy_enforcement": {"action": "block", "reason": "spam"}}
+    lifted = {"sender": {}, "policy_enforcement": {"action": "unblock"}}
+    echo = {"sender": {"id": "1001"}, "recipient": {"id": "8"}, "message": {"mid": "e", "is_echo": True}}
+    told = [
+        event_of(optin("t1"), now, psid="9"),
+        event_of({"message": {"mid": "m1", "text": "hi"}}, now - HOUR),
+        event_of(optin("t1"), now, psid="9"),
+        event_of(optin("t2", "otn:restock-red:1"), now - HOUR),
+        event_of(optin("t3", None), now),
+        event_of(optin("t4", "otn:no-such-topic"), now, psid="8"),
+        event_of(lifted, now),
+        event_of(enforcement, now - HOUR),
+        event_of({"message": {"mid": "m2", "text": "hi"}}, now - 2 * HOUR),
+        event_of({"postback": {"mid": "m3", "title": "Start", "payload": "START"}}, now, psid="8"),
+        event_of({"read": {"watermark": int(now.timestamp() * 1000)}}, now, psid="8"),
+        event_of({"reaction": {"action": "shrug"}}, now),
+        event_of({"message": {"mid": "m4", "text": "hi"}}, now, page_id="666"),
+        event_of({"message": {"mid": "m1", "text": "hi"}}, now, page_id="2002"),
+        event_of(echo, now),
+        event_of(optin("t5"), now - DAY, psid="forgotten"),
+        event_of(optin("t6"), now + SECOND, psid="forgotten"),
+    ]
+    return [*told, *(replace(event, standby=True, key=f"{event.key} again") for event in told[:4])]
+
+
+def what_is_kept(store: Store) -> dict[str, list[Any]]:
+    """Everything that recording changes, without ids and seals."""
+    who, said, given = contact.c, inbound_event.c, otn_token.c
+    with store.read() as tx:
+        topic_names = {one.id: one.name for one in topics.every(tx)}
+        psids = dict(tx.execute(sa.select(who.id, who.psid)).all())
+        queries = {
+            "people": sa.select(
+                who.page_id,
+                who.psid,
+                who.window_opened_at,
+                who.window_opened_by,
+                who.window_until,
+                who.last_message_at,
+                who.read_at,
+                who.undeliverable_reason,
+            ),
+            "events": sa.select(
+                said.page_id,
+                said.event_key,
+                said.kind,
+                said.contact_id,
+                said.event_at,
+                said.state,
+                said.error,
+            ),
+            "tokens": sa.select(
+                given.contact_id, given.topic_id, given.token_hash, given.payload, given.opted_in_at
+            ),
+            "pages": sa.select(page_table.c.page_id, page_table.c.paused_reason),
+            "audit": sa.select(audit.c.action, audit.c.subject),
+        }
+        names = {"contact_id": psids, "topic_id": topic_names}
+        return {
+            what: sorted(
+                str([names[key].get(value) if key in names else value for key, value in row.items()])
+                for row in tx.execute(query).mappings()
+            )
+            for what, query in queries.items()
+        }
+
+
+def test_many_at_once_come_to_the_same_as_one_by_one(
+    store: Store, make: Any, vault: Vault, now: datetime, empty: Callable[[Store], Store]
+) -> None:
+    def record(several: list[list[Event]]) -> tuple[list[Any], dict[str, list[Any]]]:
+        empty(store)
+        make.topic("restock-*")
+        with store.begin() as tx:
+            contacts.request_erasure(tx, make_in(tx, "forgotten", now).id, now)
+            contacts.mark_undeliverable(tx, make_in(tx, "8", now).id, "blocked")
+        outcomes = []
+        for events in several:
+            with store.begin() as tx:
+                outcomes += intake.record(tx, vault, events, own_pages={"1001", "2002"}, now=now)
+        return [(one.state, one.is_new, one.contact_id is None) for one in outcomes], what_is_kept(store)
+
+    told = everything_that_can_happen(now)
+    one_by_one = record([[event] for event in told])
+    assert record([told]) == one_by_one
+    assert record([told[:7], told[7:]]) == one_by_one
+    assert len(one_by_one[1]["tokens"]) == 5
+    again = record([told, told])
+    assert [is_new for _state, is_new, _waits in again[0][len(told) :]] == [False] * len(told)
+    assert again[1] == one_by_one[1]
+
+
+def make_in(tx: Tx, psid: str, now: datetime) -> Contact:
+    pages.ensure(tx, "1001", now)
+    return contacts.ensure(tx, "1001", psid, now)
+
+
+async def test_what_the_database_cannot_take_costs_its_neighbours_nothing(
+    store: Store, make: Any, vault: Vault, now: datetime
+) -> None:
+    make.topic()
+    good = [event_of(optin(f"t{number}", "otn:restock"), now, psid=f"p{number}") for number in range(50)]
+    bad = replace(good[0], key="bad", payload="half a character: \ud83d", psid="stranger")
+    writer = GroupWriter(store)
+    outcomes = await writer.run_all(
+        lambda tx, events: intake.record(tx, vault, events, own_pages={"1001"}, now=now),
+        [*good[:20], bad, *good[20:]],
+    )
+    await writer.close()
+    assert isinstance(outcomes.pop(20), UnicodeEncodeError)
+    assert all(isinstance(one, intake.Recorded) and one.is_new for one in outcomes)
+    assert [count(store, table) for table in (inbound_event, contact, otn_token)] == [50] * 3
+
+
+def test_fifty_opt_ins_cost_no_more_statements_than_five(store: Store, make: Any, now: datetime) -> None:
+    make.topic()
+
+    def statements_for(many: int) -> int:
+        seen: list[str] = []
+
+        def see(*told: Any) -> None:
+            seen.append(told[2])
+
+        events = [event_of(optin(f"{many} {each}"), now, psid=f"{many} {each}") for each in range(many)]
+        sa.event.listen(store.engine, "before_cursor_execute", see)
+        with store.begin() as tx:
+            intake.record(tx, make.vault, events, own_pages={"1001"}, now=now)
+        sa.event.remove(store.engine, "before_cursor_execute", see)
+        return len(seen)
+
+    statements_for(1)  # the first of all makes the page
+    assert statements_for(50) == statements_for(5) < 15
 
 
 # --- which events do what ---
@@ -210,10 +358,10 @@ def test_nothing_of_an_event_stays_if_its_recording_fails(
     make.topic()
     steps = [
         (pages, "ensure"),
-        (contacts, "ensure"),
+        (contacts, "ensure_all"),
         (inbox, "record"),
         (topics, "use"),
-        (requests, "belongs_to"),
+        (requests, "went_to"),
         (tokens, "keep"),
     ]
     optin = {"type": "one_time_notif_req", "payload": "otn:restock:1", "one_time_notif_token": "the token"}
@@ -221,7 +369,7 @@ def test_nothing_of_an_event_stays_if_its_recording_fails(
 
     def record() -> None:
         with store.begin() as tx:
-            intake.record(tx, vault, event, own_pages={"1001"}, now=now)
+            intake.record(tx, vault, [event], own_pages={"1001"}, now=now)
 
     for module, name in steps:
         whole = getattr(module, name)
@@ -247,7 +395,7 @@ def test_an_event_is_read_again_as_it_was_recorded(
     for item in (text, {"optin": {"type": "one_time_notif_req", "one_time_notif_token": "t"}}):
         event = event_of(item, now - HOUR)
         with store.begin() as tx:
-            intake.record(tx, vault, event, own_pages={"1001"}, now=now)
+            intake.record(tx, vault, [event], own_pages={"1001"}, now=now)
             row = inbox.claim(tx, person_in(tx).id, "a", 60, now)
             assert row is not None
             assert replace(intake.reread(vault, row), raw=event.raw) == replace(event, token=None)

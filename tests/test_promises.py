@@ -279,10 +279,10 @@ class Promises(RuleBasedStateMachine):
 
     def _receive(self, item: dict[str, Any], dies: bool = False) -> None:
         body = {"object": "page", "entry": [{"id": PAGE, "messaging": [item]}]}
-        (event,) = parse(json.dumps(body).encode(), self.now)
+        (event,) = events = parse(json.dumps(body).encode(), self.now)
         try:
             with self.store.begin() as tx, tx.begin_nested():
-                recorded = record(tx, self.vault, event, own_pages={PAGE}, now=self.now)
+                (recorded,) = record(tx, self.vault, events, own_pages={PAGE}, now=self.now)
                 if dies:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:

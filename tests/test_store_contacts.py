@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from otn.errors import NotFound
 from otn.models import Contact
 from otn.store import Store, contacts, pages
+from otn.store.contacts import Opening
 from otn.store.schema import contact as table
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -26,8 +27,9 @@ def look(store: Store, contact: Contact) -> Contact:
 def open_window(
     store: Store, contact: Contact, at: datetime, length: timedelta = DAY, by: str = "message"
 ) -> None:
+    opening = Opening(contact_id=contact.id, opened_by=by, at=at, until=at + length)
     with store.begin() as tx:
-        contacts.open_window(tx, contact.id, opened_by=by, at=at, until=at + length)
+        contacts.open_windows(tx, [opening])
 
 
 def test_a_person_is_one_row_a_page(store: Store, make: Any) -> None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from otn.models import Contact, InboxState
 from otn.store import Store, Tx, contacts, inbox
-from otn.store.inbox import MAX_ATTEMPTS, InboxRow
+from otn.store.inbox import MAX_ATTEMPTS, InboxRow, NewEvent
 from otn.store.schema import contact as contact_table
 from otn.store.schema import inbound_event as table
 
@@ -21,17 +21,17 @@ SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 def put(
     tx: Tx, contact: Contact | None, now: datetime, key: str = "k", at: datetime | None = None, **more: Any
 ) -> int | None:
-    values: dict[str, Any] = {"page_id": "1001", "kind": "message", "state": InboxState.NEW, **more}
-    return inbox.record(
-        tx,
+    values: dict[str, Any] = {"page_id": "1001", "kind": "message", "state": "new", **more}
+    event = NewEvent(
         event_key=key,
         contact_id=contact.id if contact else None,
         event_at=at or now,
         received_at=now,
-        sealed=b"sealed",
+        raw=b"sealed",
         standby=False,
         **values,
     )
+    return next(iter(inbox.record(tx, [event]).values()), None)
 
 
 def claim(store: Store, contact: Contact, now: datetime, owner: str = "a") -> InboxRow | None:
@@ -73,7 +73,7 @@ def test_a_person_s_events_are_claimed_in_the_order_in_which_they_happened(
         put(tx, contact, now, "first", now - 2 * SECOND)
         put(tx, contact, now, "second", now - SECOND)
         put(tx, contact, now, "fourth", now)
-        put(tx, contact, now, "no turn", now - DAY, state=InboxState.DONE)
+        put(tx, contact, now, "no turn", now - DAY, state="done")
     claimed = []
     while row := claim(store, contact, now):
         claimed.append(row.event_key)
@@ -169,9 +169,9 @@ def test_only_what_was_dealt_with_is_pruned_and_no_token_is(store: Store, make: 
     contact = make.contact()
     with store.begin() as tx:
         for state in InboxState:
-            put(tx, contact, now - DAY, state.value, state=state)
-        put(tx, contact, now - DAY, "broken opt-in", state=InboxState.BROKEN, kind="optin_otn")
-        put(tx, contact, now, "young", state=InboxState.DONE)
+            put(tx, contact, now - DAY, state.value, state=state.value)
+        put(tx, contact, now - DAY, "broken opt-in", state="broken", kind="optin_otn")
+        put(tx, contact, now, "young", state="done")
     with store.begin() as tx:
         assert [inbox.prune(tx, now, limit=3) for _ in range(3)] == [3, 2, 0]
     assert states(store) == {"new": "new", "broken opt-in": "broken", "young": "done"}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from otn.errors import StoreUnavailable
-from otn.store import Store, Tx
-from otn.store.writer import GroupWriter
+from otn.store import Store, Tx, contacts, pages
+from otn.store.writer import LARGEST_GROUP, TRIES, GroupWriter
 
 
 @pytest.fixture
@@ -114,6 +116,111 @@ async def test_an_exception_reaches_its_caller_only_and_undoes_only_its_own_work
     assert isinstance(results[2], sa.exc.IntegrityError)
     assert results[3] == "b"
     assert words(store) == ["a", "b"]
+
+
+async def held_back(writer: GroupWriter, *callers: Coroutine[Any, Any, Any]) -> list[Any]:
+    """What comes of callers that waited together, as one group."""
+    held = Held()
+    first = asyncio.create_task(writer.run(held))
+    await held.entered()
+    tasks = [asyncio.create_task(caller) for caller in callers]
+    await asyncio.sleep(0)
+    held.let_go()
+    await first
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_what_waits_for_one_function_is_done_in_one_call(store: Store, writer: GroupWriter) -> None:
+    calls: list[list[str]] = []
+
+    def add_all(tx: Tx, items: list[str]) -> list[str]:
+        calls.append(items)
+        return [add(item)(tx).upper() for item in items]
+
+    outcomes = await held_back(
+        writer,
+        writer.run_all(add_all, ["a", "b"]),
+        writer.run(add("alone")),
+        writer.run_all(add_all, []),
+        writer.run_all(add_all, ["c"]),
+    )
+    assert outcomes == [["A", "B"], "alone", [], ["C"]]
+    assert calls == [["a", "b", "c"]]
+    assert words(store) == ["a", "b", "c", "alone"]
+
+
+async def test_an_item_that_fails_costs_its_neighbours_nothing(store: Store, writer: GroupWriter) -> None:
+    def add_all(tx: Tx, items: list[str]) -> list[str]:
+        return [add(item)(tx) for item in items]
+
+    (first, second), other = await held_back(
+        writer, writer.run_all(add_all, ["a", "a"]), writer.run_all(add_all, ["b"])
+    )
+    assert (first, other) == ("a", ["b"])
+    assert isinstance(second, sa.exc.IntegrityError)
+    assert words(store) == ["a", "b"]
+
+
+async def test_very_many_items_are_done_in_several_transactions(store: Store, writer: GroupWriter) -> None:
+    seen, many = commits(store), [f"word {number:03}" for number in range(2 * LARGEST_GROUP + 1)]
+    assert await writer.run_all(lambda tx, items: [add(item)(tx) for item in items], many) == many
+    assert len(seen) >= 3
+    assert words(store) == many
+
+
+async def test_two_groups_that_wait_for_each_other_both_get_through(
+    postgresql_store: Store, now: datetime
+) -> None:
+    """Each process locks what its callers need, in the order of their calls: the database ends one of the two."""
+    with postgresql_store.begin() as tx:
+        pages.ensure(tx, "1001", now)
+        people = [contacts.ensure(tx, "1001", psid, now).id for psid in "12"]
+    both_hold_one = threading.Barrier(2)
+    runs: list[str] = []
+
+    def lock(name: str, contact_id: int, wait: bool):
+        def work(tx: Tx) -> str:
+            contacts.mark_undeliverable(tx, contact_id, name)
+            runs.append(name)
+            if wait and runs.count(name) == 1:
+                both_hold_one.wait(10)
+            return name
+
+        return work
+
+    async def group(store: Store, name: str, first: int, then: int) -> list[Any]:
+        writer = GroupWriter(store)
+        outcomes = await held_back(
+            writer, writer.run(lock(f"{name}1", first, True)), writer.run(lock(f"{name}2", then, False))
+        )
+        await writer.close()
+        return outcomes
+
+    other_process = Store(postgresql_store.engine.url.render_as_string(hide_password=False))
+    assert await asyncio.gather(
+        group(postgresql_store, "a", people[0], people[1]), group(other_process, "b", people[1], people[0])
+    ) == [["a1", "a2"], ["b1", "b2"]]
+    other_process.close()
+    assert len(runs) > 4, "nothing was tried again: they did not wait for each other"
+
+
+async def test_what_is_in_the_way_every_time_is_an_unavailable_database(
+    store: Store, writer: GroupWriter
+) -> None:
+    class Deadlock(Exception):
+        pgcode = "40P01"
+
+    calls: list[int] = []
+
+    def never(_tx: Tx) -> None:
+        calls.append(1)
+        raise sa.exc.OperationalError("SELECT", {}, Deadlock())
+
+    bad, good = await held_back(writer, writer.run(never), writer.run(add("a")))
+    assert isinstance(bad, StoreUnavailable)
+    assert good == "a"
+    assert len(calls) == TRIES
+    assert words(store) == ["a"]
 
 
 async def test_a_failed_commit_reaches_everybody_and_nothing_is_recorded(

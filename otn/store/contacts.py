@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from otn.errors import NotFound
 from otn.events import WindowOpening
 from otn.models import Contact, sender_id_on_page
-from otn.store.engine import Tx, db_epoch, insert_if_new
+from otn.store.engine import Tx, db_epoch, insert_new
 from otn.store.schema import contact
 
 _COLUMNS = tuple(contact.c[name] for name in Contact.__dataclass_fields__)
@@ -20,7 +21,13 @@ _COLUMNS = tuple(contact.c[name] for name in Contact.__dataclass_fields__)
 _ON_PAGE = sa.select(*_COLUMNS).where(
     contact.c.page_id == sa.bindparam("page"), contact.c.psid == sa.bindparam("person")
 )
-_ON_PAGE_LOCKED = _ON_PAGE.with_for_update()
+_SEVERAL_LOCKED = (
+    sa.select(*_COLUMNS)
+    .where(contact.c.page_id == sa.bindparam("page"))
+    .where(contact.c.psid.in_(sa.bindparam("people", expanding=True)))
+    .order_by(contact.c.id)
+    .with_for_update()
+)
 _ON_ANY_PAGE = (
     sa.select(*_COLUMNS).where(contact.c.psid == sa.bindparam("person")).order_by(contact.c.page_id)
 )
@@ -59,17 +66,31 @@ _GIVE_TURN_BACK = (
 
 
 def ensure(tx: Tx, page_id: str, psid: str, now: datetime) -> Contact:
-    """The contact's row, made on first sight, locked until the transaction ends.
+    """The contact's row, made on first sight, locked until the transaction ends."""
+    return ensure_all(tx, page_id, [psid], now)[psid]
 
-    Locked, so that what a person did does not slip past an erasure that is being carried out.
+
+def ensure_all(tx: Tx, page_id: str, psids: Collection[str], now: datetime) -> dict[str, Contact]:
+    """The contacts' rows by psid, made on first sight, locked until the transaction ends.
+
+    Locked, so that what a person did does not slip past an erasure that is being carried out; all in one
+    order, so that two transactions that need the same people wait for each other instead of in a circle.
     """
-    key = {"page": page_id, "person": psid}
-    found = _one(tx, _ON_PAGE_LOCKED, key)
-    if found is None:
-        insert_if_new(tx, contact, {"page_id": page_id, "psid": psid, "created_at": now}, ["page_id", "psid"])
-        found = _one(tx, _ON_PAGE_LOCKED, key)
-        assert found is not None  # noqa: S101 - the row was there or is now
+    found = _locked(tx, page_id, psids)
+    if strangers := sorted(set(psids) - found.keys()):
+        rows = [(page_id, psid, now) for psid in strangers]
+        new = insert_new(tx, contact, ("page_id", "psid", "created_at"), rows, ["page_id", "psid"])
+        for (_page, psid), contact_id in new.items():
+            found[psid] = Contact(id=contact_id, page_id=page_id, psid=psid)
+        found |= _locked(tx, page_id, set(strangers) - found.keys())  # somebody else was quicker
     return found
+
+
+def _locked(tx: Tx, page_id: str, psids: Collection[str]) -> dict[str, Contact]:
+    if not psids:
+        return {}
+    rows = tx.execute(_SEVERAL_LOCKED, {"page": page_id, "people": list(psids)})
+    return {row.psid: Contact(**row._mapping) for row in rows}
 
 
 def find(tx: Tx, page_id: str, psid: str) -> Contact | None:
@@ -130,14 +151,31 @@ def every(tx: Tx, *, page_id: str | None = None, after: int = 0, limit: int = 10
 _MESSAGES = {WindowOpening.MESSAGE.value, WindowOpening.AD.value}
 
 
-def open_window(tx: Tx, contact_id: int, *, opened_by: str, at: datetime, until: datetime) -> None:
-    """Open the window, or lengthen it. An older event never shortens it: events arrive out of order.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """Something that a person did, which opens the window."""
+
+    contact_id: int
+    opened_by: str
+    at: datetime
+    until: datetime
+
+
+def open_windows(tx: Tx, openings: Sequence[Opening]) -> None:
+    """Open windows, or lengthen them. An older event never shortens one: events arrive out of order.
 
     Only messages count as the last message, from which a person may answer by hand for seven days (POLICY).
     """
-    tx.execute(_LATER_WINDOW, {"contact": contact_id, "at": at, "opened_by": opened_by, "until": until})
-    if opened_by in _MESSAGES:
-        _advance(tx, contact_id, contact.c.last_message_at, at)
+    rows = [
+        {"contact": each.contact_id, "at": each.at, "opened_by": each.opened_by, "until": each.until}
+        for each in openings
+    ]
+    if rows:
+        tx.execute(_LATER_WINDOW, rows)
+    if messages := [
+        {"contact": row["contact"], "at": row["at"]} for row in rows if row["opened_by"] in _MESSAGES
+    ]:
+        tx.execute(_later(contact.c.last_message_at), messages)
 
 
 def close_window(tx: Tx, contact_id: int, at: datetime, *, asked_at: datetime | None = None) -> None:
@@ -152,11 +190,7 @@ def close_window(tx: Tx, contact_id: int, at: datetime, *, asked_at: datetime | 
 
 def mark_read(tx: Tx, contact_id: int, at: datetime) -> None:
     """Remember how far the person has read."""
-    _advance(tx, contact_id, contact.c.read_at, at)
-
-
-def _advance(tx: Tx, contact_id: int, column: sa.Column[datetime], at: datetime) -> None:
-    tx.execute(_later(column), {"contact": contact_id, "at": at})
+    tx.execute(_later(contact.c.read_at), {"contact": contact_id, "at": at})
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Row
 from otn.models import Contact, Delivery, DeliveryState, Origin, Route
 from otn.policy import UNCONFIRMED_AFTER
 from otn.store import chunks
-from otn.store.engine import Tx, db_epoch, insert_all_if_new, insert_if_new
+from otn.store.engine import Tx, db_epoch, insert_if_new, insert_new
 from otn.store.schema import UNSETTLED, chunk, contact, delivery, topic
 
 _OWN = [
@@ -41,7 +41,8 @@ def add_members(tx: Tx, rows: list[dict[str, Any]]) -> None:
     """Add the deliveries of a broadcast; who has one already keeps it."""
     for row in rows:
         row |= {"fence": 0, "attempts": 0, "doubtful": False, "window_refused": False, "human_agent": False}
-    insert_all_if_new(tx, delivery, rows, ["dedupe_key"])
+    if rows:
+        insert_new(tx, delivery, tuple(rows[0]), [tuple(row.values()) for row in rows], ["dedupe_key"])
 
 
 _OF_CONTACT = "contact__"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +18,7 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.functions import GenericFunction
 
 from otn.errors import ConfigError, StoreUnavailable
+from otn.store.schema import UtcDateTime
 
 Tx: TypeAlias = Connection
 """A transaction that is open: what every function beside this module takes first."""
@@ -92,8 +95,20 @@ def _translated() -> Iterator[None]:
         raise StoreUnavailable(f"the database is damaged: {exc.__cause__ or exc}") from exc
 
 
+def is_conflict(error: Exception) -> bool:
+    """Whether PostgreSQL ended a transaction for the sake of another one (deadlock, serialization failure)."""
+    return getattr(getattr(error, "orig", None), "pgcode", None) in {"40P01", "40001"}
+
+
 def _server_engine(url: sa.engine.URL) -> Engine:
-    return sa.create_engine(url, future=True, pool_pre_ping=True, pool_size=5, max_overflow=5)
+    return sa.create_engine(
+        url,
+        future=True,
+        pool_pre_ping=True,
+        pool_size=5,
+        max_overflow=5,
+        executemany_mode="values_plus_batch",  # many updates are one journey to the server
+    )
 
 
 def _sqlite_engine(url: sa.engine.URL) -> Engine:
@@ -138,37 +153,84 @@ def _on_sqlite_begin(connection: Connection) -> None:
 
 def insert_if_new(tx: Tx, table: sa.Table, values: Mapping[str, Any], unique: Sequence[str]) -> Any | None:
     """Insert a row unless its unique columns exist; the new row's primary key, or None if it was there."""
-    on_sqlite = tx.dialect.name == "sqlite"
-    statement = _insert_if_new(table, tuple(values), tuple(unique), sqlite if on_sqlite else postgresql)
-    result = tx.execute(statement, values)
-    if not on_sqlite:
-        return result.scalar_one_or_none()
-    return result.lastrowid if result.rowcount else None
+    new = insert_new(tx, table, tuple(values), [tuple(values.values())], unique)
+    return next(iter(new.values()), None)
 
 
-def insert_all_if_new(
-    tx: Tx, table: sa.Table, rows: Sequence[Mapping[str, Any]], unique: Sequence[str]
-) -> None:
-    """Insert rows that all have the same columns, except those whose unique columns exist."""
-    if rows:
-        on_sqlite = tx.dialect.name == "sqlite"
-        dialect = sqlite if on_sqlite else postgresql
-        tx.execute(_insert_if_new(table, tuple(rows[0]), tuple(unique), dialect, returning=False), list(rows))
+def insert_new(
+    tx: Tx, table: sa.Table, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]], unique: Sequence[str]
+) -> dict[tuple[Any, ...], Any]:
+    """Insert rows with these columns in one statement, but none whose unique columns exist.
+
+    Returns the primary keys of the new ones by their unique columns' values. Of several rows with the same
+    values the first is inserted. At most a few hundred rows.
+    """
+    if not rows:
+        return {}
+    insert = _insert_new(table, names, tuple(unique), tx.dialect.name)
+    return {tuple(row[1:]): row[0] for row in tx.exec_driver_sql(*insert.of(rows))}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Insert:
+    """An INSERT as text for the driver: SQLAlchemy 1.4 never caches one with ON CONFLICT, and compiling takes
+    ten times longer than running it."""
+
+    head: str
+    row: str
+    tail: str
+    columns: tuple[tuple[int, _Convert | None], ...]  # where the row has it, and how it is stored
+
+    def of(self, rows: Sequence[tuple[Any, ...]]) -> tuple[str, tuple[Any, ...]]:
+        """The statement for so many rows, and its parameters."""
+        given = list(zip(*rows, strict=True))
+        stored = [map(convert, given[place]) if convert else given[place] for place, convert in self.columns]
+        values = tuple(chain.from_iterable(zip(*stored, strict=True)))
+        return f"{self.head}{', '.join([self.row] * len(rows))}{self.tail}", values
+
+
+_Convert = Callable[[Any], Any]
+_DIALECTS = {
+    "sqlite": sqlite.dialect(paramstyle="qmark"),
+    "postgresql": postgresql.dialect(paramstyle="format"),
+}
 
 
 @functools.cache
-def _insert_if_new(
-    table: sa.Table, names: tuple[str, ...], unique: tuple[str, ...], dialect: Any, *, returning: bool = True
-) -> Any:
-    # As text, once: SQLAlchemy 1.4 never caches an insert with ON CONFLICT, and compiling takes ten times
-    # longer than running it.
-    statement = dialect.insert(table).on_conflict_do_nothing(index_elements=list(unique))
-    if returning and dialect is postgresql:
-        statement = statement.returning(*table.primary_key)
-    compiled = statement.compile(dialect=dialect.dialect(paramstyle="named"), column_keys=list(names))
-    return sa.text(str(compiled)).bindparams(
-        *(sa.bindparam(name, type_=table.c[name].type) for name in names)
+def _insert_new(
+    table: sa.Table, names: tuple[str, ...], unique: tuple[str, ...], dialect_name: str
+) -> _Insert:
+    door, mark = (sqlite, "?") if dialect_name == "sqlite" else (postgresql, "%s")
+    # Inline: without what a dialect adds for the key of a single row.
+    statement = door.insert(table).inline().on_conflict_do_nothing(index_elements=list(unique))
+    compiled = statement.compile(dialect=_DIALECTS[dialect_name], column_keys=list(names))
+    row = f"({', '.join([mark] * len(names))})"
+    head, tail = str(compiled).split(row)
+    key, *_ = table.primary_key
+    return _Insert(
+        head=head,
+        row=row,
+        tail=f"{tail} RETURNING {', '.join([key.name, *unique])}",
+        columns=tuple(
+            (names.index(name), _convert(table.c[name].type, dialect_name)) for name in compiled.positiontup
+        ),
     )
+
+
+def _convert(column_type: sa.types.TypeEngine[Any], dialect_name: str) -> _Convert | None:
+    if isinstance(column_type, UtcDateTime):
+        return _stored_time(dialect_name)
+    dialect = _DIALECTS[dialect_name]
+    convert: _Convert | None = column_type.dialect_impl(dialect).bind_processor(dialect)
+    return convert
+
+
+@functools.cache
+def _stored_time(dialect_name: str) -> _Convert:
+    """One for all columns, because most rows that come together share their times."""
+    dialect = _DIALECTS[dialect_name]
+    convert = UtcDateTime().dialect_impl(dialect).bind_processor(dialect)
+    return functools.lru_cache(maxsize=1000)(lambda at: None if at is None else str(convert(at)))
 
 
 class db_epoch(GenericFunction):  # type: ignore[misc]  # noqa: N801 - named like a function of SQL; untyped base

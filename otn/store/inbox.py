@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from otn.events import EventKind
 from otn.models import InboxState
 from otn.store import contacts
-from otn.store.engine import Tx, db_epoch, insert_if_new
+from otn.store.engine import Tx, db_epoch, insert_new
 from otn.store.schema import contact, inbound_event
 
 # A turn may end with its process, which says little about the event: whatever else was under way died too.
@@ -46,6 +48,22 @@ _CLOSE = (
 )
 
 
+class NewEvent(NamedTuple):
+    """An event that came in, as the row that is kept of it."""
+
+    page_id: str
+    event_key: str
+    kind: str
+    contact_id: int | None
+    event_at: datetime
+    received_at: datetime
+    raw: bytes  # sealed
+    standby: bool
+    state: str
+    error: str | None = None
+    attempts: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxRow:
     """An event whose conversation turn is ours to run now."""
@@ -60,35 +78,12 @@ class InboxRow:
     sealed: bytes = field(repr=False)
 
 
-def record(
-    tx: Tx,
-    *,
-    page_id: str,
-    event_key: str,
-    kind: str,
-    contact_id: int | None,
-    event_at: datetime,
-    received_at: datetime,
-    sealed: bytes,
-    standby: bool,
-    state: InboxState,
-    error: str | None = None,
-) -> int | None:
-    """Record an event; its id, or None if it is here already (Meta delivers again)."""
-    values = {
-        "page_id": page_id,
-        "event_key": event_key,
-        "kind": kind,
-        "contact_id": contact_id,
-        "event_at": event_at,
-        "received_at": received_at,
-        "raw": sealed,
-        "standby": standby,
-        "state": state.value,
-        "attempts": 0,
-        "error": error,
-    }
-    return insert_if_new(tx, inbound_event, values, ["page_id", "event_key"])
+def record(tx: Tx, events: Sequence[NewEvent]) -> dict[tuple[str, str], int]:
+    """Record events; ids by (page, key) of those that were not here yet (Meta delivers again).
+
+    Of several with the same key the first is recorded.
+    """
+    return insert_new(tx, inbound_event, NewEvent._fields, events, ["page_id", "event_key"])
 
 
 def claim(tx: Tx, contact_id: int, owner: str, lease_seconds: float, now: datetime) -> InboxRow | None:

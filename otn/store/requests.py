@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -11,6 +12,9 @@ from otn.policy import CAPPED_PERIOD
 from otn.store.engine import Tx, insert_if_new
 from otn.store.schema import permission_request
 
+_WENT_TO = sa.select(permission_request.c.id, permission_request.c.contact_id).where(
+    permission_request.c.id.in_(sa.bindparam("requests", expanding=True))
+)
 _REACHED_THEM = [RequestState.SENDING.value, RequestState.SENT.value, RequestState.UNKNOWN.value]
 
 
@@ -78,12 +82,11 @@ def history(tx: Tx, contact_id: int, topic_id: int, now: datetime) -> AskingHist
     )
 
 
-def belongs_to(tx: Tx, request_id: int, contact_id: int) -> bool:
-    """Whether this request went to this person."""
-    query = sa.select(permission_request.c.id).where(
-        permission_request.c.id == request_id, permission_request.c.contact_id == contact_id
-    )
-    return tx.execute(query).first() is not None
+def went_to(tx: Tx, request_ids: Collection[int]) -> dict[int, int]:
+    """Whom these requests went to: contact ids by request id, of those that exist."""
+    if not request_ids:
+        return {}
+    return dict(tx.execute(_WENT_TO, {"requests": list(request_ids)}).all())
 
 
 def erase(tx: Tx, contact_id: int) -> None:

@@ -6,46 +6,38 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
 from otn.errors import NotFound
 from otn.models import OtnToken, TokenCount, TokenState
-from otn.store.engine import Tx, insert_if_new
+from otn.store.engine import Tx, insert_new
 from otn.store.schema import contact, delivery, otn_token, topic
 
 _AVAILABLE = TokenState.AVAILABLE.value
 
 
-def keep(
-    tx: Tx,
-    *,
-    contact_id: int,
-    topic_id: int | None,
-    permission_request_id: int | None,
-    token_hash: str,
-    ciphertext: bytes,
-    payload: str | None,
-    opted_in_at: datetime,
-    expires_at: datetime,
-    now: datetime,
-) -> int | None:
-    """Keep a new token; its id, or None if this token is already here."""
-    values = {
-        "contact_id": contact_id,
-        "topic_id": topic_id,
-        "permission_request_id": permission_request_id,
-        "token_hash": token_hash,
-        "ciphertext": ciphertext,
-        "payload": payload,
-        "opted_in_at": opted_in_at,
-        "expires_at": expires_at,
-        "state": _AVAILABLE,
-        "created_at": now,
-    }
-    return insert_if_new(tx, otn_token, values, ["token_hash"])
+class NewToken(NamedTuple):
+    """A permission that a person gave, as the row that is kept of it."""
+
+    contact_id: int
+    topic_id: int | None
+    permission_request_id: int | None
+    token_hash: str
+    ciphertext: bytes
+    payload: str | None
+    opted_in_at: datetime
+    expires_at: datetime
+    created_at: datetime
+    state: str = _AVAILABLE
+
+
+def keep(tx: Tx, given: Sequence[NewToken]) -> dict[str, int]:
+    """Keep tokens; ids of those that were not here yet, by their hashes."""
+    new = insert_new(tx, otn_token, NewToken._fields, given, ["token_hash"])
+    return {token_hash: key for (token_hash,), key in new.items()}
 
 
 def count(tx: Tx, contact_id: int, topic_id: int, now: datetime) -> TokenCount:

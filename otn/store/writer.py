@@ -1,11 +1,13 @@
 """One writer for a process with an event loop: what waits together is committed together.
 
     writer = GroupWriter(store)
-    recorded = await writer.run(lambda tx: intake.record(tx, ...))     # returned: it is durable
+    settled = await writer.run(lambda tx: delivery.settle(tx, ...))    # returned: it is durable
+    recorded = await writer.run_all(record, events)                    # record(tx, events): many at a time
     await writer.close()                                               # after what was handed in is done
 
 A commit costs a flush to the disk, and SQLite lets one writer in at a time. So one thread takes all that
-waits, runs each function in a SAVEPOINT of its own, and commits once.
+waits, runs each function in a SAVEPOINT of its own, and commits once. Whose function is the same is served
+in one call of it, because many rows in one statement cost little more than one.
 """
 
 from __future__ import annotations
@@ -13,22 +15,26 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from otn.errors import StoreUnavailable
-from otn.store.engine import Store, Tx
+from otn.store.engine import Store, Tx, is_conflict
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
-# Keeps the write transaction short: other processes write too, and SQLite starves whoever waits longest.
-LARGEST_GROUP = 100
+# So many items keep the write transaction short: other processes write too, and SQLite starves whoever waits longest.
+LARGEST_GROUP = 200
 # Beyond this many, callers wait before they are queued: memory stays bounded while the database is slow.
 MOST_WAITING = 1000
+# How often the same is tried when the database ends it for the sake of another transaction.
+TRIES = 5
 
 
 class GroupWriter:
@@ -36,7 +42,8 @@ class GroupWriter:
 
     What `run` returns is durable. What a function raises reaches its caller only and costs nobody else
     anything: its SAVEPOINT is rolled back. If the database can't be reached or doesn't commit, everybody in
-    the group gets StoreUnavailable, and nothing of the group was recorded.
+    the group gets StoreUnavailable, and nothing of the group was recorded. If it says that this transaction
+    and another one wait for each other (PostgreSQL), each function runs again in a transaction of its own.
     """
 
     def __init__(self, store: Store, *, most_waiting: int = MOST_WAITING) -> None:
@@ -50,18 +57,25 @@ class GroupWriter:
         """Run a function in a transaction that is committed before this returns. In the order of calls.
 
         Raises what the function raises, or StoreUnavailable. If the caller is cancelled, the function may
-        run all the same.
+        run all the same. It may run again, after what it did was rolled back.
         """
-        await self._room.acquire()
-        if self._closed:
-            self._room.release()
-            raise StoreUnavailable("the writer is closed: this process is stopping")
-        loop = asyncio.get_running_loop()
-        job = _Job(fn=fn, loop=loop, future=loop.create_future(), on_done=self._room.release)
-        self._start()
-        self._jobs.put(job)
-        result: T = await job.future
+        (outcome,) = await (await self._hand_in(lambda tx, _one: [fn(tx)], [None]))
+        if isinstance(outcome, Exception):
+            raise outcome
+        result: T = outcome
         return result
+
+    async def run_all(
+        self, fn: Callable[[Tx, list[Item]], Sequence[T]], items: Sequence[Item]
+    ) -> list[T | Exception]:
+        """Like `run`, for a function that does many items at once and returns a result for each.
+
+        Everybody's items that wait for the same function are done in one call. If that raises, each is done
+        by itself, and what that raises is the item's outcome. Raises only StoreUnavailable.
+        """
+        parts = [items[first : first + LARGEST_GROUP] for first in range(0, len(items), LARGEST_GROUP)]
+        handed_in = [await self._hand_in(fn, part) for part in parts]
+        return [outcome for part in await asyncio.gather(*handed_in) for outcome in part]
 
     async def read(self, fn: Callable[[Tx], T]) -> T:
         """Run a function that only reads, in a thread of its own and without waiting for the writers."""
@@ -75,6 +89,17 @@ class GroupWriter:
         if self._thread is not None:
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
+
+    async def _hand_in(self, fn: _Work, items: Sequence[Any]) -> asyncio.Future[list[Any]]:
+        await self._room.acquire()
+        if self._closed:
+            self._room.release()
+            raise StoreUnavailable("the writer is closed: this process is stopping")
+        loop = asyncio.get_running_loop()
+        job = _Job(fn=fn, items=items, loop=loop, future=loop.create_future(), on_done=self._room.release)
+        self._start()
+        self._jobs.put(job)
+        return job.future
 
     def _read(self, fn: Callable[[Tx], T]) -> T:
         with self._store.read() as tx:
@@ -98,7 +123,7 @@ class GroupWriter:
         job = self._jobs.get()
         while job is not None:
             group.append(job)
-            if len(group) == LARGEST_GROUP:
+            if sum(len(each.items) for each in group) >= LARGEST_GROUP:
                 return group, True
             try:
                 job = self._jobs.get_nowait()
@@ -106,11 +131,12 @@ class GroupWriter:
                 return group, True
         return group, False
 
-    def _write(self, group: list[_Job]) -> None:
+    def _write(self, group: list[_Job], tries: int = TRIES) -> None:
         try:
             with self._store.begin() as tx:
-                for job in group:
-                    job.attempt(tx)
+                _attempt(tx, group)
+        except _Conflict as exc:
+            self._write_alone(group, tries - 1, exc)
         except Exception as exc:  # noqa: BLE001 - whatever it was, nothing was committed and all must hear of it
             for job in group:
                 job.fail(exc)
@@ -118,36 +144,42 @@ class GroupWriter:
             for job in group:
                 job.resolve()
 
+    def _write_alone(self, group: list[_Job], tries: int, conflict: _Conflict) -> None:
+        """Each in a transaction of its own, which holds few locks and waits for few: so the circle ends."""
+        for job in group:
+            if tries > 0:
+                self._write([job], tries)
+            else:
+                job.fail(conflict)
+
+
+_Work = Callable[[Tx, list[Any]], Sequence[Any]]
+
+
+class _Conflict(Exception):
+    """The database ended the transaction for the sake of another one."""
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Job:
-    """A function, and the caller who waits for it in an event loop."""
+    """A function, what to do with it, and the caller who waits for that in an event loop."""
 
-    fn: Callable[[Tx], Any]
+    fn: _Work
+    items: Sequence[Any] = field(repr=False)
     loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any]
+    future: asyncio.Future[list[Any]]
     on_done: Callable[[], None]
-    result: Any = field(default=None, repr=False)
-    error: Exception | None = None
-
-    def attempt(self, tx: Tx) -> None:
-        """Run in a SAVEPOINT and keep what comes of it; raises only if the transaction itself is lost."""
-        savepoint = tx.begin_nested()
-        try:
-            self.result = self.fn(tx)
-            savepoint.commit()
-        except Exception as exc:  # noqa: BLE001 - it is the caller's, who waits in another thread
-            savepoint.rollback()
-            self.error = _unavailable(exc) if isinstance(exc, _DATABASE_TROUBLE) else exc
+    outcomes: list[Any] = field(default_factory=list, repr=False)  # for each item a result or an exception
+    error: StoreUnavailable | None = None
 
     def resolve(self) -> None:
-        """Give the caller the result, or what the function raised."""
+        """Give the caller what came of it."""
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self.loop.call_soon_threadsafe(self._settle)
 
     def fail(self, cause: Exception) -> None:
-        """Tell the caller that nothing was recorded, unless the function itself is to blame."""
-        self.error = self.error or _unavailable(cause)
+        """Tell the caller that nothing was recorded."""
+        self.error = _unavailable(cause)
         self.resolve()
 
     def _settle(self) -> None:
@@ -157,7 +189,34 @@ class _Job:
         if self.error is not None:
             self.future.set_exception(self.error)
         else:
-            self.future.set_result(self.result)
+            self.future.set_result(self.outcomes)
+
+
+def _attempt(tx: Tx, group: list[_Job]) -> None:
+    """Call the functions, each once with all that waits for it; raises only if the transaction is lost."""
+    by_function: dict[_Work, list[_Job]] = {}
+    for job in group:
+        by_function.setdefault(job.fn, []).append(job)
+    for fn, jobs in by_function.items():
+        outcomes = iter(_outcomes(tx, fn, [item for job in jobs for item in job.items]))
+        for job in jobs:
+            job.outcomes = list(islice(outcomes, len(job.items)))
+
+
+def _outcomes(tx: Tx, fn: _Work, items: list[Any]) -> list[Any]:
+    """What comes of each item. All in one SAVEPOINT, or, if that fails, each in one of its own."""
+    savepoint = tx.begin_nested()
+    try:
+        results = list(fn(tx, items))
+        savepoint.commit()
+    except Exception as exc:  # it is the caller's, who waits in another thread
+        savepoint.rollback()
+        if is_conflict(exc):
+            raise _Conflict from exc
+        if len(items) > 1:
+            return [outcome for item in items for outcome in _outcomes(tx, fn, [item])]
+        return [_unavailable(exc) if isinstance(exc, _DATABASE_TROUBLE) else exc]
+    return results
 
 
 _DATABASE_TROUBLE = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
