@@ -13,8 +13,8 @@ from typing import Any
 from rasa_sdk import Tracker
 from rasa_sdk.executor import CollectingDispatcher
 
-from actions.otn import Domain, Events, OtnAction
 from otn import project
+from otn_actions import Domain, Events, OtnAction
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from otn.store.engine import Tx, insert_all_if_new
+from otn.store.engine import Tx, insert_new
 from otn.store.schema import contact_attribute, contact_tag
 
 _ATTRIBUTES = sa.select(
@@ -42,8 +42,8 @@ def tags_of(tx: Tx, contact_ids: Sequence[int]) -> dict[int, set[str]]:
 
 def tag(tx: Tx, contact_id: int, tags: Collection[str]) -> None:
     """Add tags; one that is there stays."""
-    rows = [{"contact_id": contact_id, "tag": each} for each in tags]
-    insert_all_if_new(tx, contact_tag, rows, ["contact_id", "tag"])
+    key = ("contact_id", "tag")
+    insert_new(tx, contact_tag, key, [(contact_id, each) for each in tags], key)
 
 
 def untag(tx: Tx, contact_id: int, tags: Collection[str]) -> None:
@@ -57,12 +57,8 @@ def set_attributes(tx: Tx, contact_id: int, values: Mapping[str, str | None]) ->
     """Give attributes these values; None takes one away."""
     mine = contact_attribute.c.contact_id == contact_id
     tx.execute(contact_attribute.delete().where(mine, contact_attribute.c.name.in_(list(values))))
-    rows = [
-        {"contact_id": contact_id, "name": name, "value": value}
-        for name, value in values.items()
-        if value is not None
-    ]
-    insert_all_if_new(tx, contact_attribute, rows, ["contact_id", "name"])
+    rows = [(contact_id, name, value) for name, value in values.items() if value is not None]
+    insert_new(tx, contact_attribute, ("contact_id", "name", "value"), rows, ["contact_id", "name"])
 
 
 def erase(tx: Tx, contact_id: int) -> None:
