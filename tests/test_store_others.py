@@ -142,6 +142,26 @@ def test_a_family_covers_the_names_that_begin_like_it_and_the_longest_wins(
         assert topics.use(tx, "unrelated-1", now) is None
 
 
+@pytest.mark.parametrize(
+    ("family", "name", "title"),
+    [
+        ("Back in stock: {name}", "restock-trail-shoe-42", "Back in stock: trail shoe 42"),
+        ("Back in stock", "restock-trail-shoe-42", "Back in stock"),
+        ("{name}, {name}", "restock-a_b", "a b, a b"),
+        ("👟 {name}", "restock-" + "x" * 56, "👟 " + "x" * 56),
+        ("{name} is back in stock, soon", "restock-" + "x" * 56, "x" * 56 + " is back "),
+    ],
+)
+def test_a_family_s_title_may_name_its_topic_within_messenger_s_limit(
+    sqlite_store: Store, now: datetime, family: str, name: str, title: str
+) -> None:
+    with sqlite_store.begin() as tx:
+        topics.add(tx, Topic(id=0, name="restock-*", title=family, kind="restock", is_family=True), now)
+        used = topics.use(tx, name, now)
+    assert used is not None
+    assert used.title == title
+
+
 def test_a_family_s_topic_used_twice_at_once_is_one_topic(
     store: Store, make: Any, now: datetime, at_once: Callable[..., list[Any]]
 ) -> None:

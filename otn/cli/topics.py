@@ -84,6 +84,7 @@ def add(
     """Add a topic. Its name is permanent: it stands in the payload of every request.
 
     A family (a name that ends in -*) gives title, kind and limits to every topic whose name begins so.
+    `{name}` in its title stands for the rest of the name: "Back in stock: {name}".
 
     \b
     Examples:

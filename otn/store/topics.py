@@ -8,10 +8,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
+from otn import messages
 from otn.errors import NotFound
 from otn.models import TOPIC_NAME, Topic
 from otn.store.engine import Tx, insert_if_new
 from otn.store.schema import topic
+
+NAME_IN_TITLE = "{name}"  # in a family's title: the rest of the topic's name, in words
 
 _BY_NAME = sa.select(topic).where(topic.c.name == sa.bindparam("topic"))
 
@@ -98,13 +101,22 @@ def _member(family: Topic, name: str) -> Topic:
     return Topic(
         id=0,
         name=name,
-        title=family.title,
+        title=_title(family, name),
         kind=family.kind,
         ask_while_available=family.ask_while_available,
         min_interval=family.min_interval,
         weekly_cap=family.weekly_cap,
         archived_at=family.archived_at,
     )
+
+
+def _title(family: Topic, name: str) -> str:
+    """What somebody agrees to: from "Back in stock: {name}", for restock-blue-shoe, "Back in stock: blue shoe"."""
+    words = name.removeprefix(family.name[:-1]).replace("-", " ").replace("_", " ").strip()
+    title = family.title.replace(NAME_IN_TITLE, words)
+    while messages.length(title) > messages.REQUEST_TITLE:
+        title = title[:-1]
+    return title
 
 
 def _values(new: Topic, now: datetime) -> dict[str, Any]:
