@@ -8,7 +8,7 @@ recommended one, it asks for single rows: loading a long conversation costs more
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any
@@ -17,9 +17,11 @@ from rasa.core.tracker_store import FailSafeTrackerStore, SQLTrackerStore
 from rasa.shared.core.events import BotUttered, SlotSet, UserUttered
 
 from channels.doors import NotNow
+from otn.store import conversations
 
 DELIVERY = "otn_delivery"  # in a bot event's metadata: which delivery said this
 
+_A_TURN = json.dumps({"event": UserUttered.type_name})[:-1]  # how the JSON of a user event begins
 _NEWEST = 10  # rows: those of the last turns, however much a turn held
 
 _Json = dict[str, Any]
@@ -27,9 +29,9 @@ _Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lately:
-    """What the last turns of a conversation left: their message ids, and the slots that they set."""
+    """What the last turns of a conversation left: whether one was a message's, and the slots that they set."""
 
-    message_ids: frozenset[str]
+    had_turn: bool
     slots: dict[str, Any]
 
 
@@ -45,19 +47,18 @@ class Conversation:
         self._sql = innermost if isinstance(innermost, SQLTrackerStore) else None
         self._sender_id = sender_id
 
-    async def lately(self, slots: Sequence[str] = ()) -> Lately:
+    async def lately(self, message_id: str, slots: Sequence[str] = ()) -> Lately:
         """What the last turns left. Of the slots, only those named, and only if one of these turns set them."""
-        rows = await self._newest(slots)
-        ids = {row.get("message_id") for row in rows if row["event"] == UserUttered.type_name}
+        rows = await self._newest(message_id, slots)
         # Newest first: the older value must not win.
         values = {
             row["name"]: row.get("value") for row in reversed(rows) if row["event"] == SlotSet.type_name
         }
-        return Lately(message_ids=frozenset(filter(None, ids)), slots=values)
+        return Lately(had_turn=any(row.get("message_id") == message_id for row in rows), slots=values)
 
     async def had_turn(self, message_id: str) -> bool:
         """Whether a turn with this message id is anywhere in it."""
-        found = await self._holding(UserUttered.type_name, f'"message_id": {json.dumps(message_id)}')
+        found = await self._holding(UserUttered.type_name, _hint(message_id))
         return any(each.get("message_id") == message_id for each in found)
 
     async def tells_of(self, wire_id: str) -> bool:
@@ -69,37 +70,31 @@ class Conversation:
         """Delete it; False if this kind of tracker store can't. Hold the conversation's lock."""
         if self._sql is None:
             return False
-        with self._sql.session_scope() as session:
-            event = self._sql.SQLEvent
-            session.query(event).filter(event.sender_id == self._sender_id).delete()
-            session.commit()
+        with self._sql.engine.begin() as tx:
+            conversations.forget(tx, self._sender_id)
         return True
 
-    async def _newest(self, slots: Sequence[str]) -> list[_Json]:
-        """The newest user events, and those that set one of the slots, newest first."""
+    async def _newest(self, message_id: str, slots: Sequence[str]) -> list[_Json]:
+        """Of the newest events: the turn with this message id, and those that set one of the slots, newest first."""
         if self._sql is None:
             wanted = [each for each in await self._events() if _is_turn_or_slot(each, slots)]
             return wanted[-1 : -_NEWEST - 1 : -1]
-        event = self._sql.SQLEvent
-        kinds = event.type_name == UserUttered.type_name
-        if slots:
-            kinds |= (event.type_name == SlotSet.type_name) & event.action_name.in_(slots)
-        return self._select(kinds, _NEWEST)
+        rows = self._select(lambda tx: conversations.newest(tx, self._sender_id, slots, _NEWEST))
+        hint = _hint(message_id)  # most of these are other turns, long and not worth reading
+        return [json.loads(each) for each in rows if hint in each or not each.startswith(_A_TURN)]
 
     async def _holding(self, type_name: str, hint: str) -> list[_Json]:
         """All events of a kind whose JSON holds the hint."""
         if self._sql is None:
             return [each for each in await self._events() if each["event"] == type_name]
-        event = self._sql.SQLEvent
-        return self._select((event.type_name == type_name) & event.data.contains(hint, autoescape=True), None)
+        rows = self._select(lambda tx: conversations.holding(tx, self._sender_id, type_name, hint))
+        return [json.loads(each) for each in rows]
 
-    def _select(self, condition: Any, most: int | None) -> list[_Json]:
+    def _select(self, query: Callable[[Any], list[str]]) -> list[str]:
         assert self._sql is not None  # noqa: S101 - asked only of an SQL store
-        event = self._sql.SQLEvent
         try:
-            with self._sql.session_scope() as session:
-                query = session.query(event.data).filter(event.sender_id == self._sender_id, condition)
-                return [json.loads(row.data) for row in query.order_by(event.id.desc()).limit(most)]
+            with self._sql.engine.connect() as tx:
+                return query(tx)
         except Exception as exc:  # whatever the database has to say
             raise NotNow(f"the tracker store cannot be read: {type(exc).__name__}") from exc
 
@@ -110,6 +105,11 @@ class Conversation:
         except Exception as exc:  # each kind of store has errors of its own
             raise NotNow(f"the tracker store cannot be read: {type(exc).__name__}") from exc
         return [each.as_dict() for each in tracker.events] if tracker is not None else []
+
+
+def _hint(message_id: str) -> str:
+    """How a turn with this message id is told in its event's JSON."""
+    return f'"message_id": {json.dumps(message_id)}'
 
 
 def _is_turn_or_slot(event: _Json, slots: Sequence[str]) -> bool:

@@ -57,7 +57,7 @@ class Turn:
         if said is None:
             return False
         async with self._lock():
-            lately = await self._conversation.lately(afterwards.DECISION_SLOTS)
+            lately = await self._conversation.lately(row.event_key, afterwards.DECISION_SLOTS)
             if not await self._had_turn(row, event, lately):
                 async with self._typing():
                     await self._handle(row.event_key, event, said, lately)
@@ -84,7 +84,7 @@ class Turn:
         # the inbox has forgotten it, an event can come again: only then is it worth searching everything.
         if row.attempts or event.at < self.doors.now() - _SURELY_NEW:
             return await self._conversation.had_turn(row.event_key)
-        return row.event_key in lately.message_ids
+        return lately.had_turn
 
     async def _handle(self, key: str, event: Event, said: Words | Sign, lately: Lately) -> None:
         output = MessengerOutput(
@@ -116,10 +116,10 @@ class Turn:
 
     async def _ensure_saved(self, key: str) -> None:
         try:
-            lately = await self._conversation.lately()
+            kept = (await self._conversation.lately(key)).had_turn
         except NotNow as exc:
             raise NotSaved("nobody can tell whether the tracker store kept the turn") from exc
-        if key not in lately.message_ids:
+        if not kept:
             raise NotSaved("the tracker store did not keep the turn")
 
     @asynccontextmanager
