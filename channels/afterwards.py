@@ -8,6 +8,7 @@ conversation's lock.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from rasa.core.channels.channel import UserMessage
@@ -27,12 +28,23 @@ FOLLOW_UP_ACTION = "action_send_otn_follow_up"
 DECISION_SLOTS = ("otn_request_decision", "otn_follow_up_decision")
 
 
-async def prepare(doors: Doors, agent: Any, person: Contact, message: UserMessage, lately: Lately) -> None:
+FollowUp = tuple[Delivery, Topic | None]
+"""What went out beside the conversation, and its topic."""
+
+
+def unnoted(tx: Tx, person: Contact) -> list[FollowUp]:
+    """What was sent to this person outside the conversation and is not in the tracker yet, oldest first."""
+    found = deliveries.unnoted(tx, person.id)
+    return [(each, topics.find(tx, each.topic) if each.topic else None) for each in found]
+
+
+async def prepare(
+    doors: Doors, agent: Any, sent: Sequence[FollowUp], message: UserMessage, lately: Lately
+) -> None:
     """Bring the tracker to where the person's next turn begins: follow-ups noted, old decisions cleared.
 
     Raises NotNow if what was noted is not really saved; it is noted again, once, next time.
     """
-    sent = await doors.read(lambda tx: _unnoted(tx, person))
     conversation = Conversation(agent.tracker_store, message.sender_id)
     missing = [each for each in sent if not await conversation.tells_of(each[0].wire_id)]
     decided = [name for name in DECISION_SLOTS if lately.slots.get(name) is not None]
@@ -60,12 +72,7 @@ async def forget(doors: Doors, conversation: Conversation, person: Contact) -> b
     return True
 
 
-def _unnoted(tx: Tx, person: Contact) -> list[tuple[Delivery, Topic | None]]:
-    found = deliveries.unnoted(tx, person.id)
-    return [(each, topics.find(tx, each.topic) if each.topic else None) for each in found]
-
-
-async def _update(agent: Any, message: UserMessage, missing: list[tuple[Delivery, Topic | None]]) -> None:
+async def _update(agent: Any, message: UserMessage, missing: Sequence[FollowUp]) -> None:
     processor = agent.processor
     # An expired session starts anew first, so that the follow-up lands in the live one.
     tracker = await processor.fetch_tracker_and_update_session(

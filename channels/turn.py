@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,13 +38,17 @@ class NotSaved(OtnError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A person's turn, to be run by an agent of Rasa's that is ready. `sender_id` names the conversation there."""
+    """A person's turn, to be run by an agent of Rasa's that is ready. `sender_id` names the conversation there.
+
+    `sent`: what went out beside the conversation, as `afterwards.unnoted` tells.
+    """
 
     doors: Doors
     agent: Any
     person: Contact
     sender_id: str
     typing_after: float
+    sent: Sequence[afterwards.FollowUp] = ()
 
     async def run(self, row: InboxRow) -> bool:
         """Run the turn unless it ran before; False if this bot has no word for the event.
@@ -101,7 +105,7 @@ class Turn:
             message_id=key,
             metadata=metadata_of(event),
         )
-        await afterwards.prepare(self.doors, self.agent, self.person, message, lately)
+        await afterwards.prepare(self.doors, self.agent, self.sent, message, lately)
         await self.agent.processor.handle_message(message)
         await self._ensure_saved(key)
 

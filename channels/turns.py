@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from uuid import uuid4
 
+from channels import afterwards
 from channels.doors import Doors, NotNow, fault
 from channels.profiles import Profiles
 from channels.turn import Turn
@@ -55,6 +56,7 @@ class _Step:
     person: Contact
     sender_id: str
     row: InboxRow | None
+    sent: Sequence[afterwards.FollowUp] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +200,10 @@ class Turns:
             taken = row is not None
         else:
             taken = contacts.take_turn(tx, contact_id, self._owner, self._pace.lease)
-        return _Step(person=person, sender_id=contacts.sender_id(tx, person), row=row) if taken else None
+        if not taken:
+            return None
+        sent = afterwards.unnoted(tx, person) if row is not None else ()
+        return _Step(person=person, sender_id=contacts.sender_id(tx, person), row=row, sent=sent)
 
     async def _take(self, step: _Step) -> _Ended | None:
         agent = self._ready_agent()
@@ -210,6 +215,7 @@ class Turns:
             person=step.person,
             sender_id=step.sender_id,
             typing_after=self._pace.typing_after,
+            sent=step.sent,
         )
         if step.row is not None:
             self.profiles.ask_for(step.person)

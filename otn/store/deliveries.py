@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -354,13 +355,18 @@ def accepted_elsewhere(tx: Tx, message_hash: str, contact_id: int) -> bool:
 
 def unnoted(tx: Tx, contact_id: int) -> list[Delivery]:
     """What was sent to this person outside a conversation and is not in the tracker yet, oldest first."""
-    query = (
+    return [_delivery(row) for row in tx.execute(_unnoted(), {"contact": contact_id})]
+
+
+@functools.cache
+def _unnoted() -> Any:
+    # Built once, since every turn asks.
+    return (
         _select()
-        .where(delivery.c.contact_id == contact_id, delivery.c.state == DeliveryState.SENT.value)
+        .where(delivery.c.contact_id == sa.bindparam("contact"), delivery.c.state == DeliveryState.SENT.value)
         .where(delivery.c.noted_at.is_(None))
         .order_by(delivery.c.settled_at, delivery.c.id)
     )
-    return [_delivery(row) for row in tx.execute(query)]
 
 
 def note(tx: Tx, delivery_ids: list[int], now: datetime) -> None:
