@@ -42,6 +42,18 @@ def sources(*names: str) -> Iterator[str]:
                 yield path.read_text()
 
 
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        name, _, anchor = target.partition("#")
+        found = path.parent / name if name else path
+        assert found.exists(), target
+        headings = re.findall(r"^#+ (.+)$", found.read_text(), re.M) if anchor else []
+        assert not anchor or anchor in [
+            re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings
+        ]
+
+
 # --- what to type
 
 
