@@ -17,7 +17,7 @@ from typing import Any
 from otn.audience import Audience, from_json, left_out_by
 from otn.models import Broadcast, DeliveryState, Page, Route
 from otn.policy import Allow, Decision, Deny, Reason, choose_route, page_is_paused
-from otn.store import Store, Tx, broadcasts, candidates, estimates, figures, pages, topics
+from otn.store import Store, Tx, broadcasts, candidates, estimates, figures, pages, reports, topics
 from otn.store.candidates import Candidate, Place
 
 A_LOOK = 300  # people whose lines are made from one transaction
@@ -146,7 +146,7 @@ def drift(tx: Tx, broadcast: Broadcast) -> list[DriftLine]:
         }
     )
     result: Counter[str] = Counter()
-    for state, route, reason, number in estimates.outcomes(tx, broadcast.id):
+    for state, route, reason, number in reports.outcomes(tx, broadcast.id):
         result[_what(state, route, reason)] += number
     return [
         DriftLine(what=what, estimated=estimated[what], result=result[what])

@@ -14,13 +14,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from otn.audience import from_json
-from otn.models import Broadcast, DeliveryState, Route, TokenState
+from otn.models import Broadcast, Route, TokenState
 from otn.policy import Reason
 from otn.store.audience import conditions
 from otn.store.broadcasts import topic_ids
 from otn.store.candidates import gave_one, permissions
 from otn.store.engine import Tx
-from otn.store.schema import chunk, contact, delivery, otn_token
+from otn.store.schema import contact, otn_token
 
 # A person's tokens in one number, the best of them: an available one, or else why there is none. Above it, what
 # counts before the tokens do; a MEMBER becomes a delivery all the same, since the reason may be over by then.
@@ -89,21 +89,6 @@ def lapsing(
     )
     tokens, people = tx.execute(query).one()
     return tokens, people
-
-
-def outcomes(tx: Tx, broadcast_id: int) -> list[tuple[DeliveryState, Route | None, str | None, int]]:
-    """How many deliveries of a broadcast are in which state, by which route, for which reason."""
-    columns = (delivery.c.state, delivery.c.route, delivery.c.reason)
-    query = (
-        sa.select(*columns, sa.func.count())
-        .select_from(chunk.join(delivery, delivery.c.chunk_id == chunk.c.id))
-        .where(chunk.c.broadcast_id == broadcast_id)
-        .group_by(*columns)
-    )
-    return [
-        (DeliveryState(state), Route(route) if route else None, reason, number)
-        for state, route, reason, number in tx.execute(query)
-    ]
 
 
 def _rows(tx: Tx, planned: Broadcast, now: datetime, paused: Collection[str]) -> list[Any]:

@@ -80,6 +80,21 @@ def reasons(tx: Tx, broadcast_id: int) -> dict[str, dict[str, int]]:
     return found
 
 
+def outcomes(tx: Tx, broadcast_id: int) -> list[tuple[DeliveryState, Route | None, str | None, int]]:
+    """How many deliveries of a broadcast are in which state, by which route, for which reason."""
+    columns = (delivery.c.state, delivery.c.route, delivery.c.reason)
+    query = (
+        sa.select(*columns, sa.func.count())
+        .select_from(chunk.join(delivery, delivery.c.chunk_id == chunk.c.id))
+        .where(chunk.c.broadcast_id == broadcast_id)
+        .group_by(*columns)
+    )
+    return [
+        (DeliveryState(state), Route(route) if route else None, reason, number)
+        for state, route, reason, number in tx.execute(query)
+    ]
+
+
 def doubts(tx: Tx, broadcast_id: int, limit: int) -> list[Doubt]:
     """What is open or suspect, so many at most, in the order in which it was to be sent."""
     suspect = otn_token.c.state == TokenState.SUSPECT.value
