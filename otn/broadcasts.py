@@ -8,7 +8,7 @@ after each, while sending already begins. Tokens are not frozen: who has none le
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,7 +23,7 @@ from otn.messages import fingerprint
 from otn.messages import problems as message_problems
 from otn.models import Broadcast, BroadcastState, DeliveryState, Origin
 from otn.policy import Reason
-from otn.store import Tx, audit, broadcasts, chunks, deliveries, members, pages, topics
+from otn.store import Store, Tx, audit, broadcasts, chunks, deliveries, members, pages, topics
 from otn.store.broadcasts import Cursor
 from otn.store.members import Member
 
@@ -31,6 +31,7 @@ ROWS = 500  # a write transaction: more would make the webhook wait
 SKIP_IF_LATE = timedelta(
     hours=24
 )  # a start missed by more than this is not made up for, unless told otherwise
+INCOMPLETE = "the list that came with it was not kept to the end"  # why a draft cannot be scheduled
 NAME_MAX = 200  # characters
 NOTIFICATION_TYPES = ("REGULAR", "SILENT_PUSH", "NO_PUSH")  # SEND
 
@@ -94,10 +95,12 @@ def create(tx: Tx, plan: Plan, now: datetime) -> Broadcast:
     """Make a draft; the same key again gives the broadcast of then.
 
     Raises InvalidInput with every problem of the plan, AlreadyTaken if the key stands for another message or topic.
+    A list of more than ROWS psids is not kept here: the draft is INCOMPLETE until `keep_lists` has done so.
     """
     if found := problems(tx, plan):
         raise InvalidInput(found)
     key = plan.dedupe_key or f"draft:{uuid4()}"
+    is_short = len(plan.included_psids) + len(plan.excluded_psids) <= ROWS
     values = {
         "dedupe_key": key,
         "name": plan.name or f"{plan.topic}, {now:%Y-%m-%d %H:%M}",
@@ -108,16 +111,29 @@ def create(tx: Tx, plan: Plan, now: datetime) -> Broadcast:
         "notification_type": plan.notification_type,
         "audience": who_is_meant.to_json(plan.audience),
         "state": _S.DRAFT.value,
+        "state_reason": None if is_short else INCOMPLETE,
         "created_by": plan.created_by,
         "created_at": now,
     }
     new_id = broadcasts.add(tx, values)
     if new_id is None:
         return _made_before(tx, key, plan)
-    broadcasts.add_psids(tx, new_id, plan.included_psids, excluded=False)
-    broadcasts.add_psids(tx, new_id, plan.excluded_psids, excluded=True)
+    if is_short:
+        broadcasts.add_psids(tx, new_id, plan.included_psids, excluded=False)
+        broadcasts.add_psids(tx, new_id, plan.excluded_psids, excluded=True)
     _record(tx, plan.created_by, "create", new_id, now, topic=plan.topic)
     return broadcasts.get(tx, new_id)
+
+
+def keep_lists(store: Store, broadcast_id: int, plan: Plan, pause: Callable[[], object]) -> None:
+    """Keep a draft's long lists, ROWS a transaction and a pause after each; may be done again after a crash."""
+    for psids, excluded in ((plan.included_psids, False), (plan.excluded_psids, True)):
+        for first in range(0, len(psids), ROWS):
+            with store.begin() as tx:
+                broadcasts.add_psids(tx, broadcast_id, psids[first : first + ROWS], excluded=excluded)
+            pause()
+    with store.begin() as tx:
+        broadcasts.move(tx, broadcast_id, (_S.DRAFT,), _S.DRAFT, state_reason=None)
 
 
 def problems(tx: Tx, plan: Plan) -> list[str]:
@@ -169,6 +185,8 @@ def require_schedulable(planned: Broadcast, timetable: Timetable, now: datetime)
         raise InvalidMove(f"broadcast {planned.id} has begun: it cannot be scheduled again, only resumed")
     if planned.state not in _UNBEGUN:
         raise InvalidMove(f"broadcast {planned.id} is {planned.state.value}: plan a new one")
+    if planned.state_reason == INCOMPLETE:
+        raise InvalidMove(f"broadcast {planned.id} is of no use, {INCOMPLETE}: create it again")
 
 
 def start_of(timetable: Timetable, now: datetime) -> datetime:

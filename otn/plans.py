@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from otn.broadcasts import Plan
 from otn.errors import ConfigError, InvalidInput
 from otn.filters import FILTERS, Filter
 from otn.models import Broadcast
-from otn.store import Tx
+from otn.store import Store
 
 LONGEST_ID = 200  # characters
 LONGEST_PSID = 255  # characters
@@ -54,12 +54,19 @@ def draft(root: Path, wishes: Wishes, *, who: str, now: datetime) -> Draft:
     return reader.read(who)
 
 
-def create(tx: Tx, found: Draft, now: datetime) -> Broadcast:
-    """Make the broadcast, unless something is wrong with it: raises InvalidInput with every problem."""
-    wrong = list(dict.fromkeys([*found.problems, *broadcasts.problems(tx, found.plan)]))
-    if wrong:
-        raise InvalidInput(wrong)
-    return broadcasts.create(tx, found.plan, now)
+def create(store: Store, found: Draft, now: datetime, pause: Callable[[], object]) -> Broadcast:
+    """Make the broadcast, unless something is wrong with it: raises InvalidInput with every problem.
+
+    `pause` lets others write between the parts of a long list.
+    """
+    with store.begin() as tx:
+        wrong = list(dict.fromkeys([*found.problems, *broadcasts.problems(tx, found.plan)]))
+        if wrong:
+            raise InvalidInput(wrong)
+        made = broadcasts.create(tx, found.plan, now)
+    if made.state_reason == broadcasts.INCOMPLETE:
+        broadcasts.keep_lists(store, made.id, found.plan, pause)
+    return made
 
 
 class _Reader:

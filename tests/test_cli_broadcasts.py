@@ -290,6 +290,16 @@ def test_watching_ends_with_the_broadcast(
     assert "2 of 2" in otn_("broadcasts", "watch", "1").out
 
 
+def test_a_person_at_a_terminal_watches_a_bar(
+    shop: Project, otn_: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent(otn_, shop, 2)
+    monkeypatch.setattr("otn.cli.broadcasts.watch.sys.stderr.isatty", lambda: True, raising=False)
+    watched = otn_("broadcasts", "watch", "1")
+    assert (watched.code, watched.out) == (0, "")
+    assert "2 of 2 · 2 sent" in watched.err
+
+
 def test_watching_a_draft_says_what_to_type(shop: Project, otn_: CommandLine) -> None:
     create(otn_)
     watched = otn_("broadcasts", "watch", "1")

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from conftest import NOW, Make
 
-from otn import messages, plans
+from otn import broadcasts, messages, plans
 from otn.audience import Audience, Conditions
-from otn.errors import InvalidInput
+from otn.broadcasts import Timetable
+from otn.errors import InvalidInput, InvalidMove
+from otn.models import Broadcast
 from otn.plans import Draft
 from otn.store import Store
+from otn.store import broadcasts as stored
+from otn.store.schema import broadcast_psid
 
 SAID = {"topic": "restock", "text": "It is back."}
 
@@ -29,6 +34,10 @@ def root(tmp_path: Path) -> Path:
 def draft(root: Path, **wishes: Any) -> Draft:
     written = {key.replace("_", "-"): value for key, value in wishes.items()}
     return plans.draft(root, {**SAID, **written}, who="ada", now=NOW)
+
+
+def made_of(store: Store, found: Draft) -> Broadcast:
+    return plans.create(store, found, NOW, lambda: None)
 
 
 def in_file(root: Path, content: str) -> Draft:
@@ -140,19 +149,47 @@ def test_a_file_that_is_no_yaml_is_refused(root: Path) -> None:
 
 def test_every_problem_is_said_at_once(root: Path, store: Store, make: Make) -> None:
     made = draft(root, text="x" * 2000, topic="nonsense", notification_type="loud", active_since="?", tag=[])
-    with store.begin() as tx, pytest.raises(InvalidInput) as wrong:
-        plans.create(tx, made, NOW)
+    with pytest.raises(InvalidInput) as wrong:
+        made_of(store, made)
     assert len(wrong.value.problems) == 5
     made = draft(root, topic=None, text=None)
-    with store.begin() as tx, pytest.raises(InvalidInput) as wrong:
-        plans.create(tx, made, NOW)
+    with pytest.raises(InvalidInput) as wrong:
+        made_of(store, made)
     assert [problem.split(" ")[0] for problem in wrong.value.problems] == ["Say", "Name"]
 
 
 def test_the_same_id_is_the_same_broadcast(root: Path, store: Store, make: Make) -> None:
     make.topic()
+    first, again = (made_of(store, draft(root, id="one")) for _ in range(2))
+    assert first.id == again.id
+    with pytest.raises(InvalidInput, match="topic or message is another"):
+        made_of(store, draft(root, id="one", text="Another."))
+
+
+class Died(Exception):
+    """The process ends here."""
+
+
+def test_a_long_list_is_kept_in_parts_and_sent_to_only_as_a_whole(
+    root: Path, store: Store, make: Make
+) -> None:
+    make.topic()
+    (root / "long.txt").write_text("\n".join(str(psid) for psid in range(3 * broadcasts.ROWS)))
+    wish = {"id": "long", "exclude_psids": root / "long.txt"}
+
+    def die() -> None:
+        raise Died
+
+    with pytest.raises(Died):
+        plans.create(store, draft(root, **wish), NOW, die)
+    with store.read() as tx:
+        [begun] = stored.every(tx)
+    with store.begin() as tx, pytest.raises(InvalidMove, match="not kept to the end: create it again"):
+        broadcasts.schedule(tx, begun.id, Timetable(), who="ada", now=NOW)
+    pauses: list[int] = []
+    assert plans.create(store, draft(root, **wish), NOW, lambda: pauses.append(1)).id == begun.id
+    assert len(pauses) == 3
     with store.begin() as tx:
-        first, again = (plans.create(tx, draft(root, id="one"), NOW) for _ in range(2))
-        assert first.id == again.id
-        with pytest.raises(InvalidInput, match="topic or message is another"):
-            plans.create(tx, draft(root, id="one", text="Another."), NOW)
+        kept = tx.execute(sa.select(sa.func.count()).select_from(broadcast_psid)).scalar_one()
+        assert kept == 3 * broadcasts.ROWS
+        assert broadcasts.schedule(tx, begun.id, Timetable(), who="ada", now=NOW).state_reason is None

@@ -12,10 +12,8 @@ from sqlalchemy.engine import Row
 
 from otn.errors import NotFound
 from otn.models import Broadcast, BroadcastState
-from otn.store.engine import Tx, insert_if_new
+from otn.store.engine import Tx, insert_if_new, insert_new
 from otn.store.schema import broadcast, broadcast_psid, topic
-
-PSIDS_AT_ONCE = 500  # rows a statement
 
 _COLUMNS = tuple(
     broadcast.c["skip_if_late_seconds" if name == "skip_if_late" else name]
@@ -43,12 +41,9 @@ def add(tx: Tx, values: Mapping[str, Any]) -> int | None:
 
 
 def add_psids(tx: Tx, broadcast_id: int, psids: Iterable[str], *, excluded: bool) -> None:
-    """Keep the list that came with a broadcast; a psid given twice is one."""
-    rows = [
-        {"broadcast_id": broadcast_id, "is_excluded": excluded, "psid": psid} for psid in dict.fromkeys(psids)
-    ]
-    for first in range(0, len(rows), PSIDS_AT_ONCE):
-        tx.execute(broadcast_psid.insert(), rows[first : first + PSIDS_AT_ONCE])
+    """Keep some of the list that came with a broadcast, a few hundred at most; one that is there stays."""
+    names = ("broadcast_id", "is_excluded", "psid")
+    insert_new(tx, broadcast_psid, names, [(broadcast_id, excluded, psid) for psid in psids], names)
 
 
 def find(tx: Tx, broadcast_id: int) -> Broadcast | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -14,6 +15,8 @@ from otn.cli.message import Push, Response, Text, Variation
 from otn.cli.session import Json, opened, root, user
 from otn.cli.terminal import print_json, print_line, say
 from otn.filters import FILTERS
+
+BREATH = 0.02  # seconds after each few hundred rows, so that no webhook waits for a long list
 
 
 def with_filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -117,8 +120,7 @@ def create(
         now = app.clock()
         wishes = _beside(plans.read_file(file) if file else {}, typed)
         draft = plans.draft(root(context), wishes, who=user(), now=now)
-        with app.store.begin() as tx:
-            planned = plans.create(tx, draft, now)
+        planned = plans.create(app.store, draft, now, _breathe)
         for note in draft.notes:
             say(note)
         if json:
@@ -127,6 +129,10 @@ def create(
             print_line(str(planned.id))
         foresee(app, planned)
     say(f"`otn broadcasts explain {planned.id}` names them; `otn broadcasts schedule {planned.id}` sends.")
+
+
+def _breathe() -> None:
+    threading.Event().wait(BREATH)
 
 
 def _beside(in_file: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:

@@ -41,9 +41,9 @@ def schedule(
     """Send a draft, now or later.
 
     Later is at a time, or at a time on everybody's own clock. Asks first, with the number of people. `otn
-    worker` does the sending; without one, nothing leaves. Another time may be set until it has begun. A
-    person's clock is that of their time zone, else the Page's (`otn page set`), else UTC. The estimate is
-    kept: `otn broadcasts report` holds the result against it.
+    worker` does the sending; without one, nothing leaves. Until it has begun it may be scheduled anew, quiet
+    hours and all. A person's clock is that of their time zone, else the Page's (`otn page set`), else UTC.
+    The estimate is kept: `otn broadcasts report` holds the result against it.
 
     \b
     Examples:
