@@ -17,7 +17,7 @@ from rasa.core.tracker_store import FailSafeTrackerStore, SQLTrackerStore
 from rasa.shared.core.events import BotUttered, SlotSet, UserUttered
 
 from channels.doors import NotNow
-from otn.store import conversations
+from otn.store import Store, conversations
 
 DELIVERY = "otn_delivery"  # in a bot event's metadata: which delivery said this
 
@@ -70,7 +70,7 @@ class Conversation:
         """Delete it; False if this kind of tracker store can't. Hold the conversation's lock."""
         if self._sql is None:
             return False
-        with self._sql.engine.begin() as tx:
+        with Store.over(self._sql.engine).begin() as tx:
             conversations.forget(tx, self._sender_id)
         return True
 
@@ -93,7 +93,7 @@ class Conversation:
     def _select(self, query: Callable[[Any], list[str]]) -> list[str]:
         assert self._sql is not None  # noqa: S101 - asked only of an SQL store
         try:
-            with self._sql.engine.connect() as tx:
+            with Store.over(self._sql.engine).read() as tx:
                 return query(tx)
         except Exception as exc:  # whatever the database has to say
             raise NotNow(f"the tracker store cannot be read: {type(exc).__name__}") from exc

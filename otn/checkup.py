@@ -180,13 +180,13 @@ def _tracker_store(root: Path) -> Iterator[Finding]:
             "endpoints.yml names none: every conversation is forgotten when Rasa stops",
             "take `tracker_store:` from the shipped endpoints.yml",
         )
-    elif kind.lower() == "sql":
+    elif kind.lower() == "sql" or kind == project.QUICK_TRACKER_STORE:
         yield _good("tracker store", f"SQL ({(found or {}).get('dialect', 'sqlite')})")
     else:
         yield _doubtful(
             "tracker store",
             f"{kind}: it remembers, but nobody can be erased from it automatically",
-            "use `type: SQL`, or erase conversations by hand",
+            f"use `type: {project.QUICK_TRACKER_STORE}`, or erase conversations by hand",
         )
 
 

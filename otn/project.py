@@ -13,6 +13,8 @@ from otn.errors import ConfigError
 from otn.models import PROFILE_NAMES, is_attribute_name
 
 KIND_SLOT = "otn_kind"
+# Rasa's SQL tracker store, ours: it remembers, and people can be erased from it.
+QUICK_TRACKER_STORE = "channels.tracker_store.QuickSQLTrackerStore"
 
 
 def topics_to_begin_with(root: Path) -> list[object]:

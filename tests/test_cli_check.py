@@ -172,7 +172,12 @@ def test_what_the_project_s_files_lack_fails(
 @pytest.mark.parametrize(
     ("name", "old", "new", "says"),
     [
-        ("endpoints.yml", "type: SQL", "type: mongod", "nobody can be erased"),
+        (
+            "endpoints.yml",
+            "type: channels.tracker_store.QuickSQLTrackerStore",
+            "type: mongod",
+            "nobody can be erased",
+        ),
         ("domain.yml", "  - otn_opted_in:", "  - opted_in:", "intent otn_opted_in"),
         ("domain.yml", "[restock, news]", "[news]", "no story tells these kinds apart: restock-* (restock)"),
     ],

@@ -115,7 +115,7 @@ def prepare(home: Path, stage: Path, ports: Mapping[str, int]) -> dict[str, str]
     # JSON is YAML. Of the real endpoints only the first topics are taken over: databases are not to be touched.
     endpoints = {
         "action_endpoint": {"url": f"http://127.0.0.1:{ports['actions']}/webhook"},
-        "tracker_store": {"type": "SQL", "dialect": "sqlite", "db": ".otn/tracker.db"},
+        "tracker_store": {"type": project.QUICK_TRACKER_STORE, "dialect": "sqlite", "db": ".otn/tracker.db"},
         "otn_topics": project.topics_to_begin_with(home),
     }
     (stage / "endpoints.yml").write_text(json.dumps(endpoints, indent=2), encoding="utf-8")

@@ -1,29 +1,74 @@
-"""Table `events` of Rasa's SQL tracker store: what is asked of it beside what Rasa asks itself.
+"""Table `events` of Rasa's SQL tracker store, in a database of Rasa's.
 
-It lies in a database of Rasa's, so each function takes a connection of Rasa's engine. Rasa alone writes to it, by
-counting; we only read and forget. An event's `data` is its JSON.
+Rasa's own statements are made by its ORM, anew each time; these are built once, since every turn needs them: building
+takes longer than running. What a session is and how much of it is kept is counted as Rasa counts. An event's `data`
+is its JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Engine
 
-from otn.store.engine import Tx
+from otn.store.engine import Store, Tx, sqlite_module
+from otn.store.migrate import set_journal_mode
 
 _event = sa.table(
     "events",
     sa.column("id", sa.Integer),
-    *(sa.column(name, sa.String) for name in ("sender_id", "type_name", "action_name", "data")),
+    sa.column("timestamp", sa.Float),
+    *(
+        sa.column(name, sa.String)
+        for name in ("sender_id", "type_name", "intent_name", "action_name", "data")
+    ),
 )
-_DATA = (
-    sa.select(_event.c.data).where(_event.c.sender_id == sa.bindparam("sender")).order_by(_event.c.id.desc())
-)
+_OF_SENDER = _event.c.sender_id == sa.bindparam("sender")
+_DATA = sa.select(_event.c.data).where(_OF_SENDER)
+_NEWEST_FIRST = _DATA.order_by(_event.c.id.desc())
 _USER = _event.c.type_name == "user"
 _NAMED_SLOT = (_event.c.type_name == "slot") & _event.c.action_name.in_(sa.bindparam("slots", expanding=True))
-# Built once, since every turn asks: building takes longer than running.
-_NEWEST = _DATA.where(_USER | _NAMED_SLOT).limit(sa.bindparam("most"))
+_NEWEST = _NEWEST_FIRST.where(_USER | _NAMED_SLOT).limit(sa.bindparam("most"))
+_SESSION_STARTED = (
+    sa.select(sa.func.max(_event.c.timestamp).label("at"))
+    .where(_OF_SENDER, _event.c.type_name == "session_started")
+    .subquery()
+)
+_OF_SESSION = (_event.c.timestamp >= _SESSION_STARTED.c.at) | _SESSION_STARTED.c.at.is_(None)
+_EVENTS = _DATA.order_by(_event.c.id)
+_EVENTS_OF_SESSION = _EVENTS.where(_OF_SESSION)
+_COUNT_OF_SESSION = sa.select(sa.func.count()).select_from(_event).where(_OF_SENDER, _OF_SESSION)
+_APPEND = _event.insert()
+
+
+def engine_for(path: str) -> Engine:
+    """An engine for the SQLite file of a tracker store, by the recipe of our own database."""
+    store = Store(f"sqlite:///{path}")
+    with suppress(
+        sqlite_module().OperationalError
+    ):  # another process is at work in it; the next start will do
+        set_journal_mode(store)
+    return store.engine
+
+
+def events(tx: Tx, sender_id: str, *, every_session: bool) -> list[str]:
+    """The events of the newest session, or of all, oldest first."""
+    query = _EVENTS if every_session else _EVENTS_OF_SESSION
+    return list(tx.execute(query, {"sender": sender_id}).scalars())
+
+
+def count(tx: Tx, sender_id: str) -> int:
+    """How many events the newest session has."""
+    return int(tx.execute(_COUNT_OF_SESSION, {"sender": sender_id}).scalar_one())
+
+
+def append(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keep events, in this order."""
+    if rows:
+        tx.execute(_APPEND, list(rows))
 
 
 def newest(tx: Tx, sender_id: str, slots: Sequence[str], most: int) -> list[str]:
@@ -33,7 +78,9 @@ def newest(tx: Tx, sender_id: str, slots: Sequence[str], most: int) -> list[str]
 
 def holding(tx: Tx, sender_id: str, type_name: str, hint: str) -> list[str]:
     """All events of a kind whose JSON holds the hint, newest first."""
-    found = _DATA.where(_event.c.type_name == type_name, _event.c.data.contains(hint, autoescape=True))
+    found = _NEWEST_FIRST.where(
+        _event.c.type_name == type_name, _event.c.data.contains(hint, autoescape=True)
+    )
     return list(tx.execute(found, {"sender": sender_id}).scalars())
 
 

@@ -30,12 +30,19 @@ _SQLITE_READ_ONLY = "otn_read_only"
 class Store:
     """A database, by URL. Nothing is opened before the first transaction, so it may be made before a fork."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | sa.engine.URL) -> None:
         try:
             self._url = make_url(url)
         except sa.exc.ArgumentError as exc:
             raise ConfigError([f"OTN_DATABASE_URL is not a database URL: {exc}"]) from exc
         self._engine: Engine | None = None
+
+    @classmethod
+    def over(cls, engine: Engine) -> Store:
+        """The database of somebody else's engine."""
+        store = cls(engine.url)
+        store._engine = engine
+        return store
 
     def __repr__(self) -> str:
         return f"Store({self._url.render_as_string(hide_password=True)})"
