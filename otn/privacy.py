@@ -1,13 +1,18 @@
-"""Forgetting one person."""
+"""One person's data: all of it handed out, or forgotten."""
 
 from __future__ import annotations
 
+import json
 import secrets
+from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from otn.models import Contact
 from otn.store import Tx, audit, contact_facts, contacts, deletions, deliveries, inbox, requests, tokens
 from otn.vault import Vault
+
+EVERYTHING = 2**31 - 1  # rows
 
 
 def request_erasure(tx: Tx, contact: Contact, *, who: str, now: datetime) -> None:
@@ -35,6 +40,40 @@ def erase(tx: Tx, contact_id: int, now: datetime) -> bool:
     contact_facts.erase(tx, contact_id)
     contacts.erase(tx, contact, now)
     return True
+
+
+def export(tx: Tx, vault: Vault, contact: Contact, now: datetime) -> dict[str, Any]:
+    """Everything that is kept on a person here, without secrets. The conversation is in Rasa's tracker store."""
+    person = asdict(contact)
+    contact_id = person.pop("id")
+    return {
+        "exported_at": now,
+        "person": person,
+        "tags": sorted(contact_facts.tags_of(tx, [contact_id]).get(contact_id, ())),
+        "attributes": contact_facts.attributes_of(tx, [contact_id]).get(contact_id, {}),
+        "permissions": [
+            asdict(each)
+            for each in tokens.every(tx, psid=contact.psid, page_id=contact.page_id, limit=EVERYTHING)
+        ],
+        "permission_requests": requests.of_contact(tx, contact_id),
+        "deliveries": [asdict(each) for each in deliveries.recent(tx, contact_id, EVERYTHING)],
+        "events": [
+            {**each, "event": _opened(vault, sealed)} for each, sealed in inbox.of_contact(tx, contact_id)
+        ],
+        "changes": [
+            asdict(each) for each in audit.recent(tx, subject=f"contact {contact_id}", limit=EVERYTHING)
+        ],
+    }
+
+
+def _opened(vault: Vault, sealed: bytes | None) -> Any:
+    """What Meta told, as far as it can be shown."""
+    if sealed is None:
+        return None
+    try:
+        return json.loads(vault.open(sealed))
+    except ValueError:
+        return None
 
 
 def record_deletion_request(tx: Tx, vault: Vault, app_scoped_id: str, now: datetime) -> str:

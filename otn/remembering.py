@@ -42,6 +42,11 @@ def remember(tx: Tx, contact_id: int, facts: Facts) -> bool:
     return True
 
 
+def is_tag(tag: str) -> bool:
+    """Whether this can be a tag."""
+    return 0 < len(tag) <= TAG_MAX and tag.isprintable() and "," not in tag
+
+
 def _attributes(wish: object) -> tuple[dict[str, str | None], list[str]]:
     if wish is None:
         return {}, []
@@ -66,11 +71,7 @@ def _tags(wish: object) -> tuple[tuple[str, ...], list[str]]:
         return (), []
     if not isinstance(wish, list) or len(wish) > MOST_AT_ONCE:
         return (), [f"Tags are a list of at most {MOST_AT_ONCE} words."]
-    kept = [tag.strip() for tag in wish if isinstance(tag, str) and _is_tag(tag.strip())]
+    kept = [tag.strip() for tag in wish if isinstance(tag, str) and is_tag(tag.strip())]
     left_out = len(wish) - len(kept)
     notes = [f"{left_out} tags were left out: a tag has 1 to {TAG_MAX} printable characters, and no comma."]
     return tuple(dict.fromkeys(kept)), notes if left_out else []
-
-
-def _is_tag(tag: str) -> bool:
-    return 0 < len(tag) <= TAG_MAX and tag.isprintable() and "," not in tag

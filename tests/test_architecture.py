@@ -42,6 +42,7 @@ LAYERS = {
     "otn.delivery": USE_CASES,
     "otn.estimates": USE_CASES,
     "otn.intake": USE_CASES,
+    "otn.people": USE_CASES,
     "otn.privacy": USE_CASES,
     "otn.reactions": USE_CASES,
     "otn.remembering": USE_CASES,

@@ -234,6 +234,82 @@ def test_an_erasure_is_marked_and_bars_every_send(shop: Project, otn_: CommandLi
     assert shop.heard() == []
 
 
+# --- what is known of people
+
+
+def test_tags_and_attributes_are_set_shown_and_taken_away(shop: Project, otn_: CommandLine) -> None:
+    shop.person("7007")
+    shop.person("7008")
+    assert otn_("contacts", "tag", "7007", "vip", "new").code == 0
+    assert otn_("contacts", "set", "7007", "shoe_size=42", "colour=red=ish", "locale=de_DE").code == 0
+    assert otn_("contacts", "tag", "7007", "new", "--remove").code == 0
+    shown = otn_("contacts", "show", "7007")
+    assert "Tags        vip\n" in shown.out
+    assert "Attribute   colour = red=ish\n" in shown.out
+    assert otn_("contacts", "set", "7007", "colour=").code == 0
+    found = {each["psid"]: each for each in otn_("contacts", "list", "--json").json()}
+    assert (found["7007"]["tags"], found["7007"]["attributes"]) == (["vip"], {"shoe_size": "42"})
+    assert (found["7007"]["locale"], found["7008"]["tags"]) == ("de_DE", [])
+    assert " vip " in otn_("contacts", "list").out
+    assert audited(shop, "contact.change") == 4
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["tag", "7007", "a,b"], "can't be a tag"),
+        (["set", "7007", "shoe size=42"], "can't be an attribute"),
+        (["set", "7007", "timezone=Mars"], "no time zone"),
+        (["set", "7007", "shoe_size"], "NAME=VALUE"),
+        (["set", "7007", "=42"], "NAME=VALUE"),
+        (["tag", "1", "vip"], "otn contacts list"),
+    ],
+)
+def test_a_wish_that_makes_no_sense_changes_nothing(
+    shop: Project, otn_: CommandLine, command: list[str], says: str
+) -> None:
+    shop.person("7007")
+    answer = otn_("contacts", *command)
+    assert answer.code
+    assert says in answer.err
+    assert audited(shop, "contact.change") == 0
+
+
+def test_people_are_imported_from_a_file(
+    shop: Project, otn_: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.person("7007")
+    file = tmp_path / "people.csv"
+    file.write_text("psid,tags,shoe_size\n7007,vip,42\n1234,vip,43\n")
+    dry = otn_("contacts", "import", str(file), "--dry-run")
+    assert (dry.code, dry.out.splitlines()[1:]) == (1, ["3     Nobody with the psid 1234 has written to us."])
+    assert "2 rows: 1 would change somebody, 1 have a problem" in dry.err
+    assert otn_("contacts", "list", "--json").json()[0]["tags"] == []
+    monkeypatch.setattr("otn.cli.people.SHOWN_PROBLEMS", 0)
+    assert "--json shows all" in otn_("contacts", "import", str(file)).err
+    found = otn_("contacts", "import", str(file), "--json").json()
+    assert (found["rows"], found["changed"], [each["line"] for each in found["problems"]]) == (2, 1, [3])
+    assert otn_("contacts", "list", "--json").json()[0]["attributes"] == {"shoe_size": "42"}
+    file.write_text("psid,tags\n7007,vip\n")
+    assert otn_("contacts", "import", str(file)).code == 0
+    file.write_text("name,tags\n7007,vip\n")
+    assert "no column psid" in otn_("contacts", "import", str(file)).err
+
+
+def test_everything_that_is_kept_on_a_person_is_handed_out(shop: Project, otn_: CommandLine) -> None:
+    shop.person("7007", permissions=2)
+    otn_("contacts", "tag", "7007", "vip")
+    shop.pass_time(DAY_AND_HOUR)
+    assert send(otn_) == 0
+    found = otn_("contacts", "export", "7007").json()
+    assert found["person"]["psid"] == "7007"
+    assert found["tags"] == ["vip"]
+    assert [each["state"] for each in found["permissions"]] == ["used", "available"]
+    assert [each["message"] for each in found["deliveries"]] == [{"text": "It is back."}]
+    assert found["events"][0]["event"]["message"]["text"] == "hello"
+    assert otn_("contacts", "export", "1").code == 1
+
+
 # --- page
 
 

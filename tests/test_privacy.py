@@ -11,13 +11,15 @@ import pytest
 import sqlalchemy as sa
 from conftest import Make
 
-from otn import asking, delivery, privacy, remembering
+from otn import asking, delivery, people, privacy, remembering
 from otn.delivery import Order
 from otn.errors import OutcomeUnknown, Unreachable
+from otn.events import Event, parse
 from otn.graph.protocol import Sent
+from otn.intake import record_broken
 from otn.models import AskAttempt, Attempt, Contact, DeliveryState, InboxState, Origin, TokenState
 from otn.policy import Deny, Reason
-from otn.store import Store, contacts, deliveries, tokens
+from otn.store import Store, audit, contacts, deliveries, tokens
 from otn.store.schema import delivery as delivery_table
 from otn.store.schema import inbound_event, metadata, otn_token
 from otn.vault import Vault
@@ -338,3 +340,58 @@ def test_an_erasure_is_all_or_nothing(
     with store.read() as tx:
         assert [one.id for one in contacts.to_erase(tx)] == [contact.id]
     assert erase(store, contact, now)
+
+
+# --- all of it handed out ---
+
+
+def test_what_is_kept_on_a_person_is_handed_out_without_secrets(
+    store: Store, make: Any, vault: Vault, now: datetime
+) -> None:
+    contact = live(store, vault, make, now)
+    with store.begin() as tx:
+        people.change(tx, contact.id, people.read({"size": "42"}, ["vip"])[0], who="ada", now=now)
+        audit.record(tx, who="ada", action="contact.change", subject="contact 99", now=now)
+    make.token(make.contact("8008"), None, secret="somebody else's")
+    with store.begin() as tx:
+        broken = record_broken(tx, vault, opt_in(now), "boom", now)
+    assert broken.state is InboxState.BROKEN
+    found = handed_out(store, vault, contact, now)
+    shown = json.dumps(found, default=str)
+    assert SECRET not in shown
+    assert "8008" not in shown
+    assert all(word in shown for word in (WORDS, FOLLOW_UP, NAME, MID, "fr_FR", "Europe/Paris"))
+    assert "vip" in found["tags"]
+    assert found["attributes"]["size"] == "42"
+    assert [each["details"] for each in found["changes"]] == [{"attributes": ["size"], "tags": 1}]
+    assert [each["topic"] for each in found["permission_requests"]] == ["restock"]
+    with store.read() as tx:
+        rows = tx.execute(sa.select(sa.func.count()).select_from(inbound_event)).scalar_one()
+        sent = tx.execute(sa.select(sa.func.count()).select_from(delivery_table)).scalar_one()
+    assert (len(found["events"]), len(found["deliveries"])) == (rows, sent)
+
+
+def test_of_who_was_forgotten_there_is_nothing_to_hand_out(
+    store: Store, make: Any, vault: Vault, now: datetime
+) -> None:
+    contact = live(store, vault, make, now)
+    with store.begin() as tx:
+        people.change(tx, contact.id, people.read({"size": WORDS}, [NAME])[0], who="ada", now=now)
+    forget(store, contact, now)
+    shown = json.dumps(handed_out(store, vault, look(store, contact), now), default=str)
+    planted = (SECRET, WORDS, FOLLOW_UP, NAME, MID, "fr_FR", "Europe/Paris")
+    assert [word for word in planted if word in shown] == []
+
+
+def handed_out(store: Store, vault: Vault, contact: Contact, now: datetime) -> dict[str, Any]:
+    with store.read() as tx:
+        return privacy.export(tx, vault, contacts.get(tx, contact.id), now)
+
+
+def opt_in(now: datetime) -> Event:
+    """Somebody agrees, and what tells so cannot be recorded."""
+    optin = {"type": "one_time_notif_req", "one_time_notif_token": f"{SECRET}-4", "payload": "otn:restock"}
+    item = {"sender": {"id": "7007"}, "recipient": {"id": "1001"}, "timestamp": int(now.timestamp() * 1000)}
+    body = {"object": "page", "entry": [{"id": "1001", "messaging": [{**item, "optin": optin}]}]}
+    (event,) = parse(json.dumps(body).encode(), now)
+    return event

@@ -14,7 +14,20 @@ from typing import Annotated
 
 import typer
 
-from otn.cli import audit, broadcasts, check, contacts, init, notify, page, send, tokens, topics, worker
+from otn.cli import (
+    audit,
+    broadcasts,
+    check,
+    contacts,
+    init,
+    notify,
+    page,
+    people,
+    send,
+    tokens,
+    topics,
+    worker,
+)
 from otn.cli.session import commands
 from otn.cli.terminal import say
 from otn.errors import ConfigError, InvalidInput, OtnError, StoreUnavailable
@@ -24,6 +37,10 @@ app.command("init")(init.init)
 app.command("check")(check.check)
 app.add_typer(topics.app, name="topics")
 app.add_typer(contacts.app, name="contacts")
+contacts.app.command("tag")(people.tag)
+contacts.app.command("set")(people.set_values)
+contacts.app.command("import")(people.import_file)
+contacts.app.command("export")(people.export)
 app.add_typer(tokens.app, name="tokens")
 app.command("send")(send.send)
 app.add_typer(broadcasts.app, name="broadcasts")

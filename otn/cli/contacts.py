@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
@@ -42,13 +42,23 @@ def list_contacts(
     """
     with opened(context) as app:
         now = app.clock()
-        found = (_person(contact, now) for contact in _every(app, page))
+        found = _everybody(app, page, now)
         if json:
             print_json_list(islice(found, limit))
             return
         people = list(islice(found, (limit or 100) + 1))
-    headings = ["psid", "page", "name", "window", "note"]
-    rows = [[each["psid"], each["page_id"], each["name"], each["window"], each["note"]] for each in people]
+    headings = ["psid", "page", "name", "window", "tags", "note"]
+    rows = [
+        [
+            each["psid"],
+            each["page_id"],
+            each["name"],
+            each["window"],
+            " ".join(each["tags"]) or None,
+            each["note"],
+        ]
+        for each in people
+    ]
     print_table(headings, rows[: limit or 100], nothing="Nobody has written yet.")
     if len(people) > (limit or 100):
         say(f"There are more than these {limit or 100}: --limit shows more of them, --json all.")
@@ -63,10 +73,10 @@ def show(context: typer.Context, psid: Psid, page: Page = None, json: Json = Fal
       otn contacts show 7007
     """
     with opened(context) as app, app.store.read() as tx:
-        contact = _known(tx, psid, page)
+        contact = known(tx, psid, page)
         now = app.clock()
         shown = {
-            **_person(contact, now),
+            **_people(tx, [contact], now)[0],
             "tokens": _tokens(tx, contact, now),
             "deliveries": _deliveries(tx, contact),
             "sends": _sends(tx, contact, now),
@@ -89,7 +99,7 @@ def erase(context: typer.Context, psid: Psid, page: Page = None, yes: Yes = Fals
 
     with opened(context) as app:
         with app.store.read() as tx:
-            contact = _known(tx, psid, page)
+            contact = known(tx, psid, page)
         confirm(f"Forget {psid} on page {contact.page_id}, permissions included, for good?", yes)
         with app.store.begin() as tx:
             privacy.request_erasure(tx, contact, who=user(), now=app.clock())
@@ -99,7 +109,8 @@ def erase(context: typer.Context, psid: Psid, page: Page = None, yes: Yes = Fals
     )
 
 
-def _known(tx: Tx, psid: str, page: str | None) -> Contact:
+def known(tx: Tx, psid: str, page: str | None) -> Contact:
+    """The person with this psid. Raises NotFound with what to type."""
     from otn.errors import NotFound
     from otn.store import contacts
 
@@ -110,17 +121,33 @@ def _known(tx: Tx, psid: str, page: str | None) -> Contact:
     return found
 
 
-def _every(app: App, page: str | None) -> Iterator[Contact]:
+def _everybody(app: App, page: str | None, now: datetime) -> Iterator[dict[str, Any]]:
     from otn.store import contacts
 
     after = 0
     while True:
         with app.store.read() as tx:
             batch = contacts.every(tx, page_id=page, after=after, limit=BATCH)
-        yield from batch
+            shown = _people(tx, batch, now)
+        yield from shown
         if len(batch) < BATCH:
             return
         after = batch[-1].id
+
+
+def _people(tx: Tx, several: Sequence[Contact], now: datetime) -> list[dict[str, Any]]:
+    from otn.store import contact_facts
+
+    ids = [contact.id for contact in several]
+    tags, attributes = contact_facts.tags_of(tx, ids), contact_facts.attributes_of(tx, ids)
+    return [
+        {
+            **_person(contact, now),
+            "tags": sorted(tags.get(contact.id, ())),
+            "attributes": dict(sorted(attributes.get(contact.id, {}).items())),
+        }
+        for contact in several
+    ]
 
 
 def _person(contact: Contact, now: datetime) -> dict[str, Any]:
@@ -211,6 +238,10 @@ def _print(shown: dict[str, Any]) -> None:
     print_line(f"Person      {shown['psid']} on page {shown['page_id']}: {shown['name'] or 'name not known'}")
     opened_by = f" (opened by {shown['window_opened_by']})" if shown["window_opened_by"] else ""
     print_line(f"Window      {shown['window']}{opened_by}")
+    if shown["tags"]:
+        print_line(f"Tags        {' '.join(shown['tags'])}")
+    for name, value in shown["attributes"].items():
+        print_line(f"Attribute   {name} = {value}")
     if shown["note"]:
         print_line(f"Note        {shown['note']}")
     for each in shown["sends"]:

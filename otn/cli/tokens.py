@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from enum import Enum
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from otn.cli.session import Json, Limit, Yes, commands, confirm, opened, user
-from otn.cli.terminal import print_json, print_json_list, print_table, say
+from otn.cli.terminal import print_json, print_json_list, print_table, progress, say
 
 if TYPE_CHECKING:
     from otn.app import App
@@ -94,7 +92,7 @@ def rotate(context: typer.Context, json: Json = False) -> None:
     from otn import rotation
 
     with opened(context, to_seal=True) as app:
-        with _progress(rotation.rows_to_look_at(app)) as advance:
+        with progress("Sealing anew", rotation.rows_to_look_at(app)) as advance:
             done = rotation.rotate(app, who=user(), pause=_pause, advance=advance)
         keys = len(app.settings.encryption_keys)
     say(
@@ -256,17 +254,3 @@ def _print(rows: list[dict[str, Any]], limit: int) -> None:
 
 def _pause(length: timedelta) -> None:
     threading.Event().wait(length.total_seconds())
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], object]]:
-    """A progress bar for a person; nothing for a log."""
-    if not sys.stderr.isatty():
-        yield lambda _rows: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("Sealing anew", total=total)
-        yield lambda rows: bar.advance(task, rows)

@@ -182,6 +182,34 @@ def unarchive(context: typer.Context, name: Name) -> None:
     say(f"'{name}' is back.")
 
 
+@app.command()
+def forecast(
+    context: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Only this topic, or those of a family like 'restock-*'."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Count the unused permissions of each topic, and how many of them lapse within 7, 30 and 90 days.
+
+    \b
+    Examples:
+      otn topics forecast
+      otn topics forecast 'restock-*' --json
+    """
+    from otn import estimates
+
+    with opened(context) as app, app.store.read() as tx:
+        found = [asdict(each) for each in estimates.forecast(tx, app.clock(), name)]
+    if json:
+        print_json(found)
+        return
+    headings = ["topic", "available", "in 7 days", "in 30 days", "in 90 days"]
+    rows = [[each["topic"] or "(of no topic)", *list(each.values())[1:]] for each in found]
+    print_table(headings, rows, nothing="Nobody has agreed to it yet.")
+
+
 def _for_programs(topic: Topic) -> dict[str, Any]:
     values = asdict(topic)
     values["min_interval_seconds"] = values.pop("min_interval").total_seconds()

@@ -38,6 +38,18 @@ def record(
     )
 
 
+def record_all(
+    tx: Tx, *, who: str, action: str, now: datetime, subjects: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Write down the same kind of change of several things, each with its details."""
+    rows = [
+        {"at": now, "who": who, "action": action, "subject": subject, "details": dict(details)}
+        for subject, details in subjects.items()
+    ]
+    if rows:
+        tx.execute(audit.insert(), rows)
+
+
 def recent(tx: Tx, *, subject: str | None = None, before: int | None = None, limit: int = 100) -> list[Entry]:
     """Changes, newest first, a page of them at a time."""
     query = sa.select(audit).order_by(audit.c.id.desc()).limit(limit)

@@ -17,6 +17,11 @@ _TAGS = sa.select(contact_tag.c.contact_id, contact_tag.c.tag).where(
     contact_tag.c.contact_id.in_(sa.bindparam("contacts", expanding=True))
 )
 
+_FORGET = contact_attribute.delete().where(
+    contact_attribute.c.contact_id == sa.bindparam("of"), contact_attribute.c.name == sa.bindparam("called")
+)
+ROWS = 500  # a statement
+
 
 def attributes_of(
     tx: Tx, contact_ids: Sequence[int], names: Collection[str] | None = None
@@ -42,8 +47,14 @@ def tags_of(tx: Tx, contact_ids: Sequence[int]) -> dict[int, set[str]]:
 
 def tag(tx: Tx, contact_id: int, tags: Collection[str]) -> None:
     """Add tags; one that is there stays."""
+    tag_all(tx, [(contact_id, each) for each in tags])
+
+
+def tag_all(tx: Tx, tags: Sequence[tuple[int, str]]) -> None:
+    """Add tags to several people."""
     key = ("contact_id", "tag")
-    insert_new(tx, contact_tag, key, [(contact_id, each) for each in tags], key)
+    for first in range(0, len(tags), ROWS):
+        insert_new(tx, contact_tag, key, tags[first : first + ROWS], key)
 
 
 def untag(tx: Tx, contact_id: int, tags: Collection[str]) -> None:
@@ -55,10 +66,17 @@ def untag(tx: Tx, contact_id: int, tags: Collection[str]) -> None:
 
 def set_attributes(tx: Tx, contact_id: int, values: Mapping[str, str | None]) -> None:
     """Give attributes these values; None takes one away."""
-    mine = contact_attribute.c.contact_id == contact_id
-    tx.execute(contact_attribute.delete().where(mine, contact_attribute.c.name.in_(list(values))))
-    rows = [(contact_id, name, value) for name, value in values.items() if value is not None]
-    insert_new(tx, contact_attribute, ("contact_id", "name", "value"), rows, ["contact_id", "name"])
+    set_all(tx, {(contact_id, name): value for name, value in values.items()})
+
+
+def set_all(tx: Tx, values: Mapping[tuple[int, str], str | None]) -> None:
+    """Give attributes of several people, by person and name, these values; None takes one away."""
+    if values:
+        tx.execute(_FORGET, [{"of": contact_id, "called": name} for contact_id, name in values])
+    rows = [(*key, value) for key, value in values.items() if value is not None]
+    for first in range(0, len(rows), ROWS):
+        names = ("contact_id", "name", "value")
+        insert_new(tx, contact_attribute, names, rows[first : first + ROWS], names[:2])
 
 
 def erase(tx: Tx, contact_id: int) -> None:

@@ -117,6 +117,18 @@ def lock(tx: Tx, contact_id: int) -> Contact:
     return Contact(**tx.execute(_LOCKED, {"contact": contact_id}).one()._mapping)
 
 
+def with_psids(tx: Tx, psids: Collection[str]) -> list[Contact]:
+    """The people with these psids, on whichever Page."""
+    query = sa.select(*_COLUMNS).where(contact.c.psid.in_(list(psids)))
+    return [Contact(**row._mapping) for row in tx.execute(query)]
+
+
+def lock_free(tx: Tx, contact_ids: Collection[int]) -> list[Contact]:
+    """Those of these people whom nobody else has locked, locked: nobody waits here, so nobody waits in a circle."""
+    query = sa.select(*_COLUMNS).where(contact.c.id.in_(list(contact_ids))).order_by(contact.c.id)
+    return [Contact(**row._mapping) for row in tx.execute(query.with_for_update(skip_locked=True))]
+
+
 def by_psid(tx: Tx, psid: str, page_id: str | None = None) -> Contact | None:
     """The person with this psid, on the named page or on the only page that knows them.
 
@@ -221,6 +233,17 @@ def keep_profile(tx: Tx, contact_id: int, profile: Mapping[str, str], asked_at: 
         .where(contact.c.id == contact_id, contact.c.erase_requested_at.is_(None), not_since)
         .values(profile_asked_at=asked_at, **profile)
     )
+
+
+def set_profiles(tx: Tx, profiles: Mapping[int, Mapping[str, str | None]]) -> None:
+    """Set what is given of these people's profiles: first_name, last_name, locale, timezone."""
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for contact_id, profile in profiles.items():
+        row = {"of": contact_id, **{f"new_{name}": value for name, value in profile.items()}}
+        alike.setdefault(tuple(profile), []).append(row)
+    for names, rows in alike.items():
+        values = {name: sa.bindparam(f"new_{name}") for name in names}
+        tx.execute(contact.update().where(contact.c.id == sa.bindparam("of")).values(values), rows)
 
 
 def do_not_ask_before(tx: Tx, contact_id: int, until: datetime) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -161,6 +161,21 @@ def has_newer(tx: Tx, page_id: str, kind: str, at: datetime) -> bool:
         inbound_event.c.page_id == page_id, inbound_event.c.kind == kind, inbound_event.c.event_at > at
     )
     return tx.execute(query.limit(1)).first() is not None
+
+
+def of_contact(tx: Tx, contact_id: int) -> list[tuple[dict[str, Any], bytes | None]]:
+    """What is kept of what this person did, oldest first, and sealed what Meta told.
+
+    An opt-in without that: one that could not be recorded holds its token.
+    """
+    names = ("kind", "event_at", "received_at", "state")
+    sealed = sa.case((inbound_event.c.kind != EventKind.OPTIN_OTN.value, inbound_event.c.raw), else_=None)
+    query = (
+        sa.select(*(inbound_event.c[name] for name in names), sealed.label("sealed"))
+        .where(inbound_event.c.contact_id == contact_id)
+        .order_by(inbound_event.c.event_at, inbound_event.c.id)
+    )
+    return [({name: row._mapping[name] for name in names}, row.sealed) for row in tx.execute(query)]
 
 
 def erase(tx: Tx, contact_id: int, until: datetime) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from otn.models import AskingHistory, RequestState
 from otn.policy import CAPPED_PERIOD
 from otn.store.engine import Tx, insert_if_new
-from otn.store.schema import permission_request
+from otn.store.schema import permission_request, topic
 
 _WENT_TO = sa.select(permission_request.c.id, permission_request.c.contact_id).where(
     permission_request.c.id.in_(sa.bindparam("requests", expanding=True))
@@ -87,6 +88,18 @@ def went_to(tx: Tx, request_ids: Collection[int]) -> dict[int, int]:
     if not request_ids:
         return {}
     return dict(tx.execute(_WENT_TO, {"requests": list(request_ids)}).all())
+
+
+def of_contact(tx: Tx, contact_id: int) -> list[dict[str, Any]]:
+    """What this person was asked, oldest first."""
+    names = ("state", "message_id", "error", "asked_at", "settled_at")
+    query = (
+        sa.select(topic.c.name.label("topic"), *(permission_request.c[name] for name in names))
+        .join(topic, topic.c.id == permission_request.c.topic_id)
+        .where(permission_request.c.contact_id == contact_id)
+        .order_by(permission_request.c.asked_at, permission_request.c.id)
+    )
+    return [dict(row._mapping) for row in tx.execute(query)]
 
 
 def erase(tx: Tx, contact_id: int) -> None:
