@@ -310,6 +310,27 @@ def test_everything_that_is_kept_on_a_person_is_handed_out(shop: Project, otn_: 
     assert otn_("contacts", "export", "1").code == 1
 
 
+def test_a_forecast_tells_what_lapses_when(shop: Project, otn_: CommandLine) -> None:
+    shop.person("7007", permissions=2)
+    shop.agree("7007", "restock-red")
+    shop.pass_time(timedelta(days=365 - 20))
+    shop.control("/people/7007/message", {"text": "hello again"})
+    shop.agree("7007", "restock-red")
+    (blue, red) = otn_("topics", "forecast", "--json").json()
+    assert blue == {
+        "topic": TOPIC,
+        "available": 2,
+        "within_7_days": 0,
+        "within_30_days": 2,
+        "within_90_days": 2,
+    }
+    assert (red["topic"], red["available"], red["within_90_days"]) == ("restock-red", 2, 1)
+    assert otn_("topics", "forecast", TOPIC).out.splitlines()[1].split() == [TOPIC, "2", "0", "2", "2"]
+    assert len(otn_("topics", "forecast", "restock-*", "--json").json()) == 2
+    assert "Nobody has agreed" in otn_("topics", "forecast", "restock-green").err
+    assert otn_("topics", "forecast", "nonsense").code == 1
+
+
 # --- page
 
 

@@ -40,7 +40,7 @@ FAMILY = (2, 3)
 AROUND_NOW = st.sampled_from([-2 * DAY, -HOUR, -SECOND, timedelta(), SECOND, HOUR, HOUR + SECOND, 2 * DAY])
 BEFORE_NOW = st.sampled_from([-400 * DAY, -3 * DAY, -2 * DAY, -HOUR, -SECOND])
 MAYBE_BEFORE = st.none() | BEFORE_NOW
-RARELY = st.sampled_from([False] * 7 + [True])
+RARELY = st.sampled_from([False] * 3 + [True])
 TAGS, COLOURS = ("vip", "new"), ("red", "blue")
 
 
@@ -81,7 +81,7 @@ class World:
 
 TOKENS = st.builds(
     Token,
-    topic_id=st.sampled_from([1, 2, 2, 2, 3, 3, None]),
+    topic_id=st.sampled_from([1, 2, 2, 2, 2, 3, 3, None]),
     state=st.sampled_from([*(state.value for state in TokenState), TokenState.AVAILABLE.value]),
     given=BEFORE_NOW,
     expires=AROUND_NOW,
@@ -139,9 +139,9 @@ VALUES = {
     "listed": st.just(True),
 }
 assert VALUES.keys() == {one.name for one in fields(Conditions)}
-CONDITIONS = st.lists(st.sampled_from(sorted(VALUES)), max_size=2, unique=True).flatmap(
-    lambda names: st.builds(Conditions, **{name: VALUES[name] for name in names})
-)
+CONDITIONS = st.just(Conditions()) | st.lists(
+    st.sampled_from(sorted(VALUES)), max_size=2, unique=True
+).flatmap(lambda names: st.builds(Conditions, **{name: VALUES[name] for name in names}))
 WORLDS = st.builds(
     World,
     people=st.lists(PEOPLE, min_size=1, max_size=8).map(tuple),

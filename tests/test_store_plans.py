@@ -9,7 +9,25 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from otn.store import Store, Tx, contacts, deliveries, inbox, migrate, requests, tokens
+from otn.audience import Audience, Conditions, to_json
+from otn.models import Broadcast, BroadcastState
+from otn.store import (
+    Store,
+    Tx,
+    candidates,
+    contacts,
+    deliveries,
+    estimates,
+    figures,
+    inbox,
+    members,
+    migrate,
+    reports,
+    requests,
+    tokens,
+)
+from otn.store.broadcasts import Cursor
+from otn.store.candidates import Place
 from otn.store.schema import metadata
 
 PEOPLE, ROWS = 1_000, 5_000
@@ -119,6 +137,19 @@ def request_(n: int) -> dict[str, Any]:
 
 ROW = {"otn_token": token, "delivery": delivery, "inbound_event": event, "permission_request": request_}
 
+PLANNED = Broadcast(
+    **{
+        **dict.fromkeys(Broadcast.__dataclass_fields__),
+        "id": 1,
+        "topic": "restock",
+        "audience": to_json(Audience(exclude=Conditions(tags=("vip",), messaged_since=NOW), window_too=True)),
+        "state": BroadcastState.RUNNING,
+        "watermark": ROWS,
+    }
+)
+EARLIER = Place(topic=1, contact=PEOPLE // 2)
+WEEK = timedelta(days=7)
+
 HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
     "draw a token": ("ix_otn_token_of_contact", lambda tx: tokens.reserve_soonest(tx, 10, 1, NOW)),
     "count tokens": ("ix_otn_token_of_", lambda tx: tokens.count(tx, 10, 1, NOW)),
@@ -152,6 +183,34 @@ HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
     ),
     "who wants to be forgotten": ("ix_contact_erase", contacts.to_erase),
     "a person by psid": ("ix_contact_psid", lambda tx: contacts.by_psid(tx, "p10")),
+    "the next members": (
+        "ix_otn_token_available",
+        lambda tx: members.next_by_token(tx, PLANNED, Cursor(), NOW, 500),
+    ),
+    "the next members with a window": (
+        "contact",
+        lambda tx: members.next_by_window(tx, PLANNED, Cursor(contact=500), NOW, 500),
+    ),
+    "the next to be explained": (
+        "ix_otn_token_of_",
+        lambda tx: candidates.next_ids(tx, PLANNED, EARLIER, NOW, window_too=True, limit=300),
+    ),
+    "what is known of a few": (
+        "ix_delivery_contact_id_state",
+        lambda tx: candidates.look_at(tx, PLANNED, [10, 11, 12], NOW),
+    ),
+    "what lapses before a start": (
+        "ix_otn_token_available",
+        lambda tx: estimates.lapsing(tx, PLANNED, NOW, until=NOW + WEEK, paused=[]),
+    ),
+    "what lapses in one topic": (
+        "ix_otn_token_available",
+        lambda tx: figures.lapsing(tx, NOW, [WEEK], [1]),
+    ),
+    "what came of a broadcast": (
+        "ix_delivery_chunk_id",
+        lambda tx: reports.outcomes(tx, 1),
+    ),
     "a person on a page": ("contact_", lambda tx: contacts.find(tx, "1", "p10")),  # by page or by psid
 }
 AUTOMATIC = {  # SQLite's own names for the indexes of unique constraints
