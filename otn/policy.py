@@ -24,6 +24,9 @@ CAPPED_PERIOD = timedelta(days=7)  # a topic's weekly cap counts requests in thi
 UNCONFIRMED_AFTER = timedelta(hours=24)  # a window send without an echo is given up after this long
 CANNOT_RECEIVE_PAUSE = timedelta(hours=1)  # between tries of a token (ERR 10/2018108, 2018300)
 MAX_TRIES = 5  # of a send that never left us
+# Of a token send that may have arrived: with the waits below they take a day, as long as a window send's echo is
+# waited for. Somebody who can't receive messages for weeks would else keep a broadcast from ever finishing.
+MAX_ASKED = 16
 FIRST_BACKOFF = timedelta(seconds=5)
 LONGEST_BACKOFF = timedelta(hours=6)
 # Messages a second and Page. What we aim at is lower, so that no second comes to have more.
@@ -315,7 +318,7 @@ def _react_psid(error: SendError, attempts: int, window_refused: bool) -> Reacti
 
 
 def _react_token(error: SendError, attempts: int, doubtful: bool) -> Reaction:
-    if isinstance(error, OutcomeUnknown):
+    if isinstance(error, OutcomeUnknown) and not (doubtful and attempts >= MAX_ASKED):
         return Reaction(fate=Fate.UNKNOWN, token=TokenState.RESERVED, wait=backoff(attempts))
     if doubtful:
         return _react_doubtful(error, attempts)
@@ -333,7 +336,7 @@ def may_mean_the_token(error: SendError) -> bool:
 
 def _react_doubtful(error: SendError, attempts: int) -> Reaction:
     """After an attempt that may have arrived, no refusal proves that nothing was sent."""
-    if isinstance(error, Refused) and error.refusal in _PASSING:
+    if isinstance(error, Refused) and error.refusal in _PASSING and attempts < MAX_ASKED:
         wait = max(CANNOT_RECEIVE_PAUSE, backoff(attempts))
         return Reaction(fate=Fate.UNKNOWN, token=TokenState.RESERVED, wait=wait)
     if isinstance(error, Throttled):

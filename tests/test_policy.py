@@ -13,6 +13,7 @@ from otn.events import WindowOpening
 from otn.graph.protocol import classify, lost
 from otn.models import AskingHistory, Contact, Page, Route, TokenCount, TokenState, Topic
 from otn.policy import (
+    MAX_ASKED,
     MAX_TRIES,
     Allow,
     Deny,
@@ -383,6 +384,22 @@ def test_after_a_doubtful_attempt_not_leaving_us_changes_nothing() -> None:
         assert fate(reaction) == SAME_TOKEN_AGAIN
 
 
+@pytest.mark.parametrize("error", [OutcomeUnknown("no answer"), answer(10, 2018108)])
+def test_what_stays_in_doubt_is_asked_about_for_a_day(error: SendError) -> None:
+    """As long as for the echo of a window send: else somebody unreachable keeps a broadcast going for a year."""
+    waits = []
+    for attempts in range(2, MAX_ASKED):
+        reaction = react(error, route=Route.TOKEN, attempts=attempts, doubtful=True)
+        assert fate(reaction) == SAME_TOKEN_AGAIN
+        assert reaction.wait is not None
+        waits.append(reaction.wait)
+    assert timedelta(hours=20) < sum(waits, timedelta()) < timedelta(hours=36)
+    last = react(error, route=Route.TOKEN, attempts=MAX_ASKED, doubtful=True)
+    assert fate(last) == (Fate.UNCONFIRMED, TokenState.SUSPECT)
+    first = react(OutcomeUnknown("no answer"), route=Route.TOKEN, attempts=MAX_ASKED, doubtful=False)
+    assert fate(first) == SAME_TOKEN_AGAIN
+
+
 def test_an_answer_that_got_lost_leaves_the_outcome_open() -> None:
     from otn.graph.protocol import GraphConfig, build_send
 
@@ -417,7 +434,7 @@ def test_a_message_by_psid_is_never_repeated_on_its_own() -> None:
 def test_a_token_is_tried_again_ever_more_slowly() -> None:
     waits = [
         react(OutcomeUnknown("time-out"), route=Route.TOKEN, attempts=n, doubtful=n > 1).wait
-        for n in range(1, 40)
+        for n in range(1, MAX_ASKED)
     ]
     assert waits == sorted(waits)
     assert (waits[0], waits[-1]) == (timedelta(seconds=5), 6 * HOUR)
