@@ -19,8 +19,9 @@ from cryptography.fernet import Fernet
 
 from otn import intake
 from otn.app import SENDING, App, open_app
-from otn.events import parse
-from otn.store import contacts, topics
+from otn.events import WindowOpening, parse
+from otn.policy import token_expiry, window_until
+from otn.store import Store, contacts, pages, tokens, topics
 from simulator.testing import (
     APP_SECRET,
     PAGE_TOKEN,
@@ -137,6 +138,37 @@ class Project:
             self.agree(psid, topic)
         return psid
 
+    def people(self, app: App, number: int, *, topic: str = TOPIC, first: int = 7000) -> list[str]:
+        """Many who have just written and agreed once to the topic, without a webhook for each."""
+        wish = [
+            {"psid": str(psid), "wrote": True, "tokens": [f"token of {psid}"]}
+            for psid in range(first, first + number)
+        ]
+        self.control("/people", wish)
+        now, vault = app.clock(), app.require_vault()
+        with app.store.begin() as tx:
+            pages.ensure(tx, self.page_id, now)
+            about = topics.use(tx, topic, now)
+            assert about is not None
+            for one in wish:
+                found = contacts.ensure(tx, self.page_id, str(one["psid"]), now)
+                until = window_until(WindowOpening.MESSAGE, now)
+                contacts.open_window(tx, found.id, opened_by="message", at=now, until=until)
+                (secret,) = one["tokens"]  # type: ignore[misc]
+                tokens.keep(
+                    tx,
+                    contact_id=found.id,
+                    topic_id=about.id,
+                    permission_request_id=None,
+                    token_hash=vault.token_hash(secret),
+                    ciphertext=vault.seal(secret.encode()),
+                    payload=f"otn:{topic}",
+                    opted_in_at=now,
+                    expires_at=token_expiry(now),
+                    now=now,
+                )
+        return [str(one["psid"]) for one in wish]
+
     def agree(self, psid: str, topic: str = TOPIC) -> None:
         """The person is asked for permission and taps Notify Me."""
         payload = {"template_type": "one_time_notif_req", "title": "Back in stock", "payload": f"otn:{topic}"}
@@ -163,29 +195,31 @@ class Project:
         return [PAGE_TOKEN, APP_SECRET, VERIFY_TOKEN, KEY, HASH_KEY, NOTIFY_KEY, *self.world.tokens]
 
 
-def write_project(root: Path, graph_url: str) -> None:
-    """The files of a small project; `otn init` makes the rest."""
+def write_project(root: Path, graph_url: str, **more: str) -> None:
+    """The files of a small project; `otn init` makes the rest. `more` are variables of its environment."""
     (root / ".otn").mkdir()
     (root / ".otn" / "clock").write_text("0")
     (root / ".env").write_text(
         f"MESSENGER_VERIFY_TOKEN={VERIFY_TOKEN}\nMESSENGER_APP_SECRET={APP_SECRET}\n"
         f"MESSENGER_PAGE_ACCESS_TOKEN={PAGE_TOKEN}\nMESSENGER_GRAPH_URL={graph_url}\n"
         f"OTN_CLOCK_FILE=.otn/clock\nOTN_ENCRYPTION_KEYS={KEY}\nOTN_HASH_KEY={HASH_KEY}\n"
-        f"OTN_NOTIFY_KEY={NOTIFY_KEY}\n"
+        f"OTN_NOTIFY_KEY={NOTIFY_KEY}\n" + "".join(f"{name}={value}\n" for name, value in more.items())
     )
     (root / ".env").chmod(0o600)
 
 
 @contextmanager
-def project(root: Path, **simulated_by: Any) -> Iterator[Project]:
+def project(root: Path, store: Store | None = None, **simulated_by: Any) -> Iterator[Project]:
     """A project with one topic, whose webhooks are recorded as the channel would.
 
-    `simulated_by` are fields of the simulator's Config: `pages`, for instance.
+    `store`: an empty database that is no file of the project. `simulated_by` are fields of the simulator's Config:
+    `pages`, for instance.
     """
+    database = {} if store is None else {"OTN_DATABASE_URL": str(store.engine.url)}
     recorder = _Recorder(root)
     clock_file = root / ".otn" / "clock"
     with receiver(recorder) as webhook_url, simulator(clock_file, webhook_url, **simulated_by) as simulated:
-        write_project(root, simulated.url)
+        write_project(root, simulated.url, **database)
         found = Project(root, simulated.url, simulated.world)
         # What an echo tells, the tests tell themselves, when they want to.
         found.control("/settings", {"echoes": False, "deliveries": False}, "PATCH")

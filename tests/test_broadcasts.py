@@ -31,10 +31,14 @@ DAY_AND_HOUR = timedelta(hours=25)
 SAID = "It is back, {first_name|dear friend}."
 
 
-@pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shop(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Project]:
+    """A project on a file of its own, and one on a server."""
     forget_environment(monkeypatch)
-    with project(tmp_path) as found:
+    server = request.getfixturevalue("postgresql_store") if request.param == "postgresql" else None
+    with project(tmp_path, server) as found:
         yield found
 
 
@@ -126,8 +130,7 @@ def test_a_family_is_one_audience(shop: Project, app: App) -> None:
 
 
 def test_filters_leave_out_whom_they_name(shop: Project, app: App) -> None:
-    for psid in ("7001", "7002", "7003"):
-        shop.person(psid, permissions=1)
+    shop.people(app, 3, first=7001)
     shop.pass_time(DAY_AND_HOUR)
     made = planned(
         app,
@@ -142,8 +145,7 @@ def test_filters_leave_out_whom_they_name(shop: Project, app: App) -> None:
 
 def test_who_cannot_be_sent_to_is_named_with_the_reason(shop: Project, app: App) -> None:
     """A token taken by a single send, and one that lapses, while the broadcast waits."""
-    for psid in ("7001", "7002", "7003"):
-        shop.person(psid, permissions=1)
+    shop.people(app, 3, first=7001)
     shop.pass_time(DAY_AND_HOUR)
     made = planned(app)
     with app.store.begin() as tx:
@@ -163,13 +165,61 @@ def test_who_cannot_be_sent_to_is_named_with_the_reason(shop: Project, app: App)
     assert sorted(reasons(app).values()) == ["token_expired", "token_used"]
 
 
+def test_a_window_that_closes_while_it_waits_costs_the_permission(shop: Project, app: App) -> None:
+    """Between the estimate and the sending; the report says by which right it went out."""
+    shop.people(app, 1)
+    made = planned(app)
+    with SyncGraph() as graph:
+        worker.tick(app, graph, threading.Event())  # members are frozen, nothing is sent
+    shop.pass_time(DAY_AND_HOUR)
+    work(app)
+    assert standing(app, made.id) == ("finished", {"sent": 1})
+    assert tokens_in(app, "used") == 1
+    assert ways(app) == ["token"]
+
+
+def test_a_window_that_meta_calls_closed_is_decided_about_once_more(shop: Project, app: App) -> None:
+    shop.people(app, 2)
+    shop.pass_time(DAY_AND_HOUR)
+    with app.store.begin() as tx:
+        tx.execute(sa.text("UPDATE contact SET window_until = :t"), {"t": app.clock() + timedelta(hours=1)})
+    made = planned(app)
+    work(app)
+    assert standing(app, made.id) == ("finished", {"sent": 2})
+    assert ways(app) == ["token", "token"]
+    assert tokens_in(app, "used") == 2
+
+
+def ways(app: App) -> list[str]:
+    with app.store.read() as tx:
+        return list(tx.execute(sa.select(delivery.c.route)).scalars())
+
+
+def test_it_waits_as_long_as_meta_says_and_goes_on_by_itself(shop: Project, app: App) -> None:
+    shop.people(app, 30)
+    shop.pass_time(DAY_AND_HOUR)
+    shop.fault("throttle", regain_minutes=7)
+    made = planned(app)
+    work(app)
+    state, counts = standing(app, made.id)
+    assert state == "running"
+    assert counts["queued"] >= 1
+    calls = len(shop.control("/journal", method="GET")["entries"])
+    shop.pass_time(timedelta(minutes=6))
+    work(app)
+    assert len(shop.control("/journal", method="GET")["entries"]) == calls + 1, "called while it had to wait"
+    shop.pass_time(timedelta(minutes=1, seconds=1))
+    work(app)
+    assert standing(app, made.id) == ("finished", {"sent": 30})
+    assert tokens_in(app, "used") == 30
+
+
 def contact_id_in(tx: Any, psid: str) -> int:
     return int(tx.execute(sa.text("SELECT id FROM contact WHERE psid = :p"), {"p": psid}).scalar_one())
 
 
 def test_a_broken_picture_halts_it_and_costs_no_permission(shop: Project, app: App) -> None:
-    for number in range(30):
-        shop.person(f"70{number:02}", permissions=1)
+    shop.people(app, 30)
     shop.pass_time(DAY_AND_HOUR)
     shop.fault("error", code=100, subcode=2018008, count=100)
     made = planned(app, message=attachment("image", "https://shop.example/nothing.jpg"))
@@ -183,8 +233,7 @@ def test_a_broken_picture_halts_it_and_costs_no_permission(shop: Project, app: A
 
 
 def test_pausing_stops_it_and_resuming_goes_on(shop: Project, app: App) -> None:
-    for number in range(12):
-        shop.person(f"70{number:02}", permissions=1)
+    shop.people(app, 12)
     shop.pass_time(DAY_AND_HOUR)
     made = planned(app)
     with app.store.begin() as tx:
@@ -200,8 +249,7 @@ def test_pausing_stops_it_and_resuming_goes_on(shop: Project, app: App) -> None:
 
 
 def test_cancelling_ends_it_for_good(shop: Project, app: App) -> None:
-    for number in range(12):
-        shop.person(f"70{number:02}", permissions=1)
+    shop.people(app, 12)
     shop.pass_time(DAY_AND_HOUR)
     made = planned(app)
     with SyncGraph() as graph:
@@ -216,8 +264,7 @@ def test_cancelling_ends_it_for_good(shop: Project, app: App) -> None:
 
 
 def test_five_equal_refusals_in_a_row_halt_it(shop: Project, app: App) -> None:
-    for number in range(40):
-        shop.person(f"70{number:02}", permissions=1)
+    shop.people(app, 40)
     shop.pass_time(DAY_AND_HOUR)
     shop.fault("error", code=100, count=100)
     made = planned(app)
@@ -230,10 +277,8 @@ def test_five_equal_refusals_in_a_row_halt_it(shop: Project, app: App) -> None:
 
 def test_equal_refusals_with_others_between_them_do_not_halt_it(shop: Project, app: App) -> None:
     """Six people of sixty whose permission Meta does not take: what it says about each of them is the same."""
-    for number in range(60):
-        shop.person(f"70{number:02}", permissions=1)
-        if number % 10 == 5:
-            shop.fault("error", code=100, match={"psid": f"70{number:02}"})
+    for psid in shop.people(app, 60)[5::10]:
+        shop.fault("error", code=100, match={"psid": psid})
     shop.pass_time(DAY_AND_HOUR)
     made = planned(app)
     work(app)
@@ -242,8 +287,7 @@ def test_equal_refusals_with_others_between_them_do_not_halt_it(shop: Project, a
 
 
 def test_a_bad_access_token_halts_it_and_pauses_the_page(shop: Project, app: App) -> None:
-    for number in range(12):
-        shop.person(f"70{number:02}", permissions=1)
+    shop.people(app, 12)
     shop.pass_time(DAY_AND_HOUR)
     shop.fault("error", code=190, count=100)
     made = planned(app)
@@ -259,8 +303,7 @@ def test_a_bad_access_token_halts_it_and_pauses_the_page(shop: Project, app: App
 def test_it_waits_while_graph_cannot_be_reached(
     shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(12):
-        shop.person(f"70{number:02}", permissions=1)
+    shop.people(app, 12)
     shop.pass_time(DAY_AND_HOUR)
     made = planned(app)
     with monkeypatch.context() as outage:
