@@ -54,7 +54,7 @@ test: lint ## Run everything that CI runs: lint, the bot's data, its stories, al
 bench: $(ENVIRONMENT) ## Measure speed and memory against named peers; takes minutes (docs/performance.md)
 	@$(BIN)/python -m benchmarks
 
-chaos: $(ENVIRONMENT) ## Kill two `rasa run` at random moments during 200 webhooks, and count what was lost or repeated
+chaos: $(ENVIRONMENT) ## Kill two `rasa run` at random moments during 200 webhooks, on SQLite and on PostgreSQL, and count what was lost or repeated
 	@OTN_KILL_PEOPLE=50 $(BIN)/pytest -q -s --disable-warnings tests/test_kill.py
 
 lock: $(UV) ## Pin the versions of pyproject.toml with hashes (UPGRADE=1: the newest that fit)
