@@ -17,7 +17,7 @@ from rasa_sdk.executor import ActionExecutor, CollectingDispatcher
 from ruamel.yaml import YAML
 
 import otn_actions
-from actions import contact, shop
+from actions import shop
 from otn import project
 from otn.app import ACTION_SERVER, App
 from otn.catalogue import read_entries
@@ -317,7 +317,7 @@ class TestRemember:
         """What it utters; it sets nothing."""
         (app.settings.root / "endpoints.yml").write_text(f"otn_contact: {lines}\n")
         tracker = a_tracker(slots=slots)
-        set_slots, said, others = await run(contact.ActionRememberContact(lambda: app), tracker)
+        set_slots, said, others = await run(otn_actions.ActionRememberContact(lambda: app), tracker)
         assert (set_slots, others) == ({}, [])
         return said
 
@@ -364,20 +364,20 @@ class TestTag:
         self, app: App, slot: Any, tags: list[str]
     ) -> None:
         tracker = a_tracker(slots={"otn_tag": slot})
-        slots, (said,), others = await run(contact.ActionTagContact(lambda: app), tracker)
+        slots, (said,), others = await run(otn_actions.ActionTagContact(lambda: app), tracker)
         assert (slots, others) == ({}, [])
         assert said["otn_tags"] == tags
         assert not any(said[key] for key in ("text", "response", "custom", "image", "buttons", "attachment"))
 
     async def test_an_entity_goes_before_the_slot(self, app: App) -> None:
         tracker = a_tracker(slots={"otn_tag": "a"}, entities={"otn_tag": "b"})
-        _slots, (said,), _others = await run(contact.ActionTagContact(lambda: app), tracker)
+        _slots, (said,), _others = await run(otn_actions.ActionTagContact(lambda: app), tracker)
         assert said["otn_tags"] == ["b"]
 
     async def test_without_a_tag_it_says_so_in_the_log(
         self, app: App, caplog: pytest.LogCaptureFixture
     ) -> None:
-        _slots, said, _others = await run(contact.ActionTagContact(lambda: app), a_tracker())
+        _slots, said, _others = await run(otn_actions.ActionTagContact(lambda: app), a_tracker())
         assert said == []
         assert "set the slot otn_tag" in caplog.text
 
