@@ -175,6 +175,7 @@ def _take_effect(tx: Tx, vault: Vault, drafts: Sequence[_Draft], now: datetime) 
     for event, contact in done:
         if effect := _EFFECTS.get(event.kind):
             effect(tx, event, contact, now)
+    _note_answers(tx, done)  # after the echoes, which may tell what was sent
     for draft in drafts:
         by_meta = draft.event.kind is EventKind.POLICY_ENFORCEMENT and draft.contact is None
         if by_meta and draft.state is not InboxState.FOREIGN:
@@ -217,6 +218,15 @@ def _keep_tokens(tx: Tx, vault: Vault, taps: Sequence[tuple[Event, Contact]], no
     tokens.keep(tx, given)
 
 
+def _note_answers(tx: Tx, done: Sequence[tuple[Event, Contact]]) -> None:
+    """A quick reply is a tap and a message that the person sends; whoever taps a button (a postback) said nothing."""
+    replies = [one for one in done if one[0].kind is EventKind.MESSAGE]
+    taps = [one for one in replies if one[0].quick_reply_payload is not None]
+    taps += [one for one in done if one[0].kind is EventKind.POSTBACK]
+    for column, answers in (("replied_at", replies), ("tapped_at", taps)):
+        deliveries.mark_answered(tx, column, [(contact.id, event.at) for event, contact in answers])
+
+
 def _settle_by_echo(tx: Tx, event: Event, contact: Contact, now: datetime) -> None:
     """Whatever we put into `metadata` comes back in the echo: proof that the message went out (ECHO)."""
     if not event.metadata or not event.metadata.startswith("otn:"):
@@ -238,21 +248,7 @@ def _note_delivery(tx: Tx, event: Event, contact: Contact, now: datetime) -> Non
         deliveries.mark_reached(tx, contact.id, "delivered_at", event.watermark, now)
 
 
-def _note_reply(tx: Tx, event: Event, contact: Contact, _now: datetime) -> None:
-    """A quick reply is both: a tap, and a message that the person sends."""
-    deliveries.mark_answered(tx, "replied_at", [(contact.id, event.at)])
-    if event.quick_reply_payload is not None:
-        deliveries.mark_answered(tx, "tapped_at", [(contact.id, event.at)])
-
-
-def _note_tap(tx: Tx, event: Event, contact: Contact, _now: datetime) -> None:
-    """A postback: whoever taps a button said nothing."""
-    deliveries.mark_answered(tx, "tapped_at", [(contact.id, event.at)])
-
-
 _EFFECTS: dict[EventKind, Callable[[Tx, Event, Contact, datetime], None]] = {
-    EventKind.MESSAGE: _note_reply,
-    EventKind.POSTBACK: _note_tap,
     EventKind.ECHO: _settle_by_echo,
     EventKind.READ: _note_read,
     EventKind.DELIVERY: _note_delivery,
