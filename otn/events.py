@@ -34,6 +34,10 @@ LONGEST_TOKEN = 4096
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _ONE_MILLISECOND = timedelta(milliseconds=1)
+_EARLIEST_MS = (EARLIEST - _EPOCH) / _ONE_MILLISECOND
+# Made once: json.dumps makes an encoder a call.
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
+_SORTED = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
 _UNSAFE = re.compile(r"[\x00\ud800-\udfff]")
 _LONGEST_NUMBER = 40
 _TOKEN_KEYS = ("one_time_notif_token", "notification_messages_token")
@@ -381,7 +385,7 @@ def _moment(milliseconds: object, now: datetime) -> datetime | None:
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return None
     # Compared as numbers first: as a datetime it might overflow.
-    if milliseconds < (EARLIEST - _EPOCH) / _ONE_MILLISECOND:
+    if milliseconds < _EARLIEST_MS:
         return None
     if milliseconds > (now + CLOCK_TOLERANCE - _EPOCH) / _ONE_MILLISECOND:
         return now
@@ -412,7 +416,7 @@ def _digest(data: bytes) -> str:
 def _encoded(value: object, *, sort_keys: bool = False) -> bytes:
     """ASCII JSON: a lone surrogate stays an escape, so that the bytes are the event's own."""
     try:
-        return json.dumps(value, sort_keys=sort_keys, separators=(",", ":")).encode("ascii")
+        return (_SORTED if sort_keys else _COMPACT).encode(value).encode("ascii")
     except RecursionError as exc:
         raise _BrokenError("nested too deeply") from exc
 

@@ -66,7 +66,7 @@ class Vault:
 
     def token_hash(self, token: str) -> str:
         """HMAC-SHA256 under the hash key, hex: equal for equal tokens, useless to a reader of the database."""
-        return hmac.new(self._hash_key, token.encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._hash_key, token.encode(), "sha256").hex()
 
     def user_hash(self, app_scoped_id: str) -> str:
         """The same for the id under which an app knows a person. No token has a blank, so none has this hash."""
