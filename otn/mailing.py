@@ -24,6 +24,7 @@ from otn.delivery import LEASE_SECONDS
 from otn.errors import InvalidMove, Refused, SendError, StoreUnavailable, Unreachable
 from otn.graph.aio import AsyncGraph
 from otn.graph.protocol import Sent, build_send
+from otn.messages import is_audio_or_video
 from otn.models import Attempt
 from otn.policy import MEDIA_PER_SECOND
 from otn.store import Tx, chunks, rates
@@ -205,7 +206,7 @@ class _Mailing:
     # --- the Page's rate ---
 
     def _rate(self, job: Job) -> tuple[str, float]:
-        media = (job.broadcast.message.get("attachment") or {}).get("type") in ("audio", "video")
+        media = is_audio_or_video(job.broadcast.message)
         per_second = self._pace.per_second or 0.0
         return (rates.MEDIA, min(MEDIA_PER_SECOND, per_second)) if media else (rates.MESSAGES, per_second)
 

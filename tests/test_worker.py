@@ -392,7 +392,7 @@ def test_once_says_what_was_done_and_shows_no_secret(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_worker_stops_cleanly(shop: Project, number: signal.Signals) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "otn.cli", "--root", str(shop.root), "worker"],
+        [sys.executable, "-m", "otn.cli", "--root", str(shop.root), "worker", "--metrics-port", "0"],
         stderr=subprocess.PIPE,
         text=True,
         env={**environment(), "PYTHONPATH": str(PROJECT)},
