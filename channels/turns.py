@@ -21,6 +21,7 @@ from channels import afterwards
 from channels.doors import Doors, NotNow, fault
 from channels.profiles import Profiles
 from channels.turn import Turn
+from channels.turnstile import Turnstile
 from otn.errors import StoreUnavailable
 from otn.models import Contact, InboxState
 from otn.store import Tx, contacts, inbox
@@ -77,6 +78,7 @@ class Turns:
         self._pace = pace
         self.profiles = Profiles(doors)
         self._owner = f"rasa:{uuid4()}"
+        self._turnstile = Turnstile()
         self._waiting: dict[int, None] = {}  # a set that keeps its order
         self._leaders: dict[int, asyncio.Task[None]] = {}
         self._woken: set[int] = set()  # led at the moment; something may have come since the leader looked
@@ -143,7 +145,7 @@ class Turns:
         while self._waiting and len(self._leaders) < self._pace.turns_at_once and not self._stopping:
             contact_id = next(iter(self._waiting))
             del self._waiting[contact_id]
-            leader = asyncio.create_task(self._lead(contact_id))
+            leader = asyncio.create_task(self._turnstile.lead(partial(self._lead, contact_id)))
             self._leaders[contact_id] = leader
             leader.add_done_callback(partial(self._led, contact_id))
 
