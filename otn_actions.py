@@ -14,7 +14,6 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -79,6 +78,15 @@ class OtnAction(Action, ABC):  # type: ignore[misc] # rasa_sdk's classes are unt
     async def run(self, dispatcher: CollectingDispatcher, tracker: Tracker, domain: Domain) -> Events:
         """Decide, utter, set slots."""
 
+    async def agreements(self, tracker: Tracker) -> list[Agreement]:
+        """What the person of this conversation agreed to and was not told yet."""
+        return await asyncio.to_thread(self._agreements, tracker)
+
+    def _agreements(self, tracker: Tracker) -> list[Agreement]:
+        app = self._app()
+        with app.store.read() as tx:
+            return asking.agreements(tx, now=app.clock(), **_person(tracker))
+
 
 class ActionRequestOtn(OtnAction):
     """Ask for permission to write once about the topic in slot `otn_topic`, if that is allowed.
@@ -142,7 +150,7 @@ class ActionSendOtnFollowUp(OtnAction):
         ]
         form = tracker.active_loop_name
         if word != ALLOWED:
-            return [*_as_if_nothing_was_said(), *outcome] if form else outcome
+            return [*as_if_nothing_was_said(), *outcome] if form else outcome
         wish = {"topic": topic, "event_id": event_id}
         _utter(dispatcher, domain, f"utter_otn_follow_up_{kind}", "utter_otn_follow_up", otn_follow_up=wish)
         return [ActiveLoop(None), SlotSet("requested_slot", None), *outcome] if form else outcome
@@ -175,18 +183,14 @@ class ActionOtnStatus(OtnAction):
     async def run(self, dispatcher: CollectingDispatcher, tracker: Tracker, domain: Domain) -> Events:
         if not _in_messenger(dispatcher, tracker, domain):
             return []
-        agreements = await asyncio.to_thread(self._agreements, tracker)
+        agreements = await self.agreements(tracker)
         if agreements:
-            lines = "\n".join(_in_words(agreement) for agreement in agreements)
+            say = _IN_WORDS.get(tracker.get_slot("language"), _in_english)
+            lines = "\n".join(f"• {agreement.title}: {say(agreement)}" for agreement in agreements)
             _utter(dispatcher, domain, "utter_otn_status", otn_agreements=lines)
         else:
             _utter(dispatcher, domain, "utter_otn_status_nothing")
         return []
-
-    def _agreements(self, tracker: Tracker) -> list[Agreement]:
-        app = self._app()
-        with app.store.read() as tx:
-            return asking.agreements(tx, now=app.clock(), **_person(tracker))
 
 
 class ActionForgetMe(OtnAction):
@@ -258,18 +262,24 @@ class ActionOtnFallback(OtnAction):
     action_name = "action_otn_fallback"
 
     async def run(self, dispatcher: CollectingDispatcher, tracker: Tracker, domain: Domain) -> Events:
-        # Not get_intent_of_latest_message(): it reads a ranking, which an event without words lacks.
-        intent = (tracker.latest_message.get("intent") or {}).get("name") or ""
+        intent = intent_of(tracker)
         if intent == "otn_opted_in":
             if not tracker.active_loop_name:
                 kind = _entity(tracker, "otn_opted_kind")
                 _utter(dispatcher, domain, f"utter_otn_thanks_{kind}", "utter_otn_thanks")
         elif not intent.startswith(("otn_", "EXTERNAL_")):
             _utter(dispatcher, domain, "utter_default")
-        return _as_if_nothing_was_said()
+        return as_if_nothing_was_said()
 
 
-def _as_if_nothing_was_said() -> Events:
+def intent_of(tracker: Tracker) -> str:
+    """What the latest turn means. Not Rasa's get_intent_of_latest_message: it reads a ranking, which an event
+    without words lacks.
+    """
+    return (tracker.latest_message.get("intent") or {}).get("name") or ""
+
+
+def as_if_nothing_was_said() -> Events:
     """Take the user's turn back and wait. Told to wait: Rasa's own fallback leaves that to the policies, and
     where they have never seen what came before, it falls back once more and says everything twice.
     """
@@ -313,13 +323,19 @@ def _page_id(tracker: Tracker) -> str | None:
     return None
 
 
-def _in_words(agreement: Agreement) -> str:
+def _in_english(agreement: Agreement) -> str:
     messages = "one message" if agreement.available == 1 else f"{agreement.available} messages"
-    return f"• {agreement.title}: {messages}, until {_day(agreement.soonest_expiry)}"
+    until = agreement.soonest_expiry
+    return f"{messages}, until {until.day} {until:%B %Y}"
 
 
-def _day(moment: datetime) -> str:
-    return f"{moment.day} {moment:%B %Y}"
+def _in_german(agreement: Agreement) -> str:
+    messages = "eine Nachricht" if agreement.available == 1 else f"{agreement.available} Nachrichten"
+    until = agreement.soonest_expiry
+    return f"{messages}, bis {until.day}.{until.month}.{until.year}"
+
+
+_IN_WORDS = {"de": _in_german}  # by the slot `language`; all else is English
 
 
 def _as_text(value: Any) -> str:

@@ -166,7 +166,8 @@ def _domain(root: Path) -> Iterator[Finding]:
     wanted += [f"response {name}" for name in RESPONSES if name not in responses]
     if wanted:
         found = False
-        yield _doubtful("domain", f"it lacks {', '.join(wanted)}", "copy them from the shipped domain.yml")
+        without = f"it lacks {', '.join(wanted)}"
+        yield _doubtful("domain", without, "copy them from the shipped domain.yml and data/otn.yml")
     if found:
         yield _good("domain", "slots, actions, intents and responses for One-Time Notifications are there")
 

@@ -13,6 +13,7 @@ from otn.errors import ConfigError
 from otn.models import PROFILE_NAMES, is_attribute_name
 
 KIND_SLOT = "otn_kind"
+RESPONSES = "responses"
 # Rasa's SQL tracker store, ours: it remembers, and people can be erased from it.
 QUICK_TRACKER_STORE = "channels.tracker_store.QuickSQLTrackerStore"
 
@@ -65,9 +66,13 @@ def policies(root: Path) -> list[str] | None:
 
 
 def domain(root: Path, section: str) -> dict[str, Any]:
-    """A section of the domain by name, merged from domain.yml or the files in domain/; lists become keys."""
+    """A section of the domain by name, merged from domain.yml or the files in domain/; lists become keys.
+
+    Responses may stand in the training data too, beside the stories that say them: Rasa looks there as well.
+    """
     merged: dict[str, Any] = {}
-    for path in _domain_files(root):
+    files = [*_domain_files(root), *(_yaml_files(root / "data") if section == RESPONSES else ())]
+    for path in files:
         content = read(path).get(section) or {}
         if isinstance(content, dict):
             merged |= {str(key): value for key, value in content.items()}
@@ -109,7 +114,11 @@ def read(path: Path) -> dict[str, Any]:
 def _domain_files(root: Path) -> Iterator[Path]:
     if (root / "domain.yml").exists():
         yield root / "domain.yml"
-    yield from sorted([*(root / "domain").rglob("*.yml"), *(root / "domain").rglob("*.yaml")])
+    yield from _yaml_files(root / "domain")
+
+
+def _yaml_files(folder: Path) -> list[Path]:
+    return sorted([*folder.rglob("*.yml"), *folder.rglob("*.yaml")])
 
 
 def _named(entries: list[Any]) -> Iterator[tuple[str, Any]]:

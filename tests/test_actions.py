@@ -17,7 +17,7 @@ from rasa_sdk.executor import ActionExecutor, CollectingDispatcher
 from ruamel.yaml import YAML
 
 import otn_actions
-from actions import shop
+from actions import course, shop, survey
 from otn import project
 from otn.app import ACTION_SERVER, App
 from otn.catalogue import read_entries
@@ -29,6 +29,7 @@ ROOT = Path(__file__).parent.parent
 PAGE_ID = "1001"
 PSID = "7007"
 DOMAIN = YAML(typ="safe").load((ROOT / "domain.yml").read_text(encoding="utf-8"))
+DOMAIN["responses"] = project.domain(ROOT, "responses")
 BACKPACK = "restock-canvas-backpack"
 
 
@@ -39,7 +40,7 @@ def store(sqlite_store: Store) -> Store:
 
 @pytest.fixture
 def app(store: Store, make: Any, now: datetime, tmp_path: Path) -> App:
-    """The project with its two topics."""
+    """The project with two topics."""
     make.topic("restock-*", kind="restock", title="Back in stock alert")
     make.topic("spring-collection", kind="news", title="Spring collection news")
     settings = load_settings(tmp_path, {"OTN_DATABASE_URL": f"sqlite:///{store.path}"}, need=ACTION_SERVER)
@@ -190,11 +191,12 @@ class TestFollowUp:
         assert others == []
 
     async def test_a_kind_without_words_of_its_own_gets_the_common_ones(
-        self, app: App, person: Contact
+        self, app: App, person: Contact, make: Any
     ) -> None:
-        slots, said, _others = await tell(app, {"otn_topic": "spring-collection", "otn_event_id": "1"})
+        make.topic("summer-sale", kind="other")
+        slots, said, _others = await tell(app, {"otn_topic": "summer-sale", "otn_event_id": "1"})
         assert responses(said) == ["utter_otn_follow_up"]
-        assert slots["otn_kind"] == "news"
+        assert slots["otn_kind"] == "other"
 
     async def test_a_permission_pays_once_the_window_is_closed(self, app: App, make: Any) -> None:
         person = make.out_of_window(PSID)
@@ -283,6 +285,13 @@ class TestStatus:
             "• Back in stock alert: 2 messages, until 21 September 2027\n"
             "• Spring collection news: one message, until 1 October 2027"
         )
+
+    async def test_says_it_in_the_person_s_language(self, app: App, person: Contact, make: Any) -> None:
+        make.token(person, make.topic(BACKPACK, title="Back in stock: canvas backpack"))
+        make.token(person, make.topic(BACKPACK))
+        tracker = a_tracker(slots={"language": "de"})
+        _slots, said, _others = await run(otn_actions.ActionOtnStatus(lambda: app), tracker)
+        assert said[0]["otn_agreements"] == "• Back in stock: canvas backpack: 2 Nachrichten, bis 29.9.2027"
 
     async def test_says_so_when_there_is_nothing(self, app: App, person: Contact) -> None:
         _slots, said, _others = await run(otn_actions.ActionOtnStatus(lambda: app), a_tracker())
@@ -409,32 +418,195 @@ class TestFallback:
         assert responses(said) == ["utter_otn_thanks_news"]
 
 
-class TestShop:
-    async def test_a_product_that_is_sold_out_has_a_topic(self) -> None:
-        slots, said, _others = await run(
-            shop.ActionCheckStock(), a_tracker(entities={"product": "trail shoe"})
-        )
-        assert slots["stock"] == "sold_out"
-        assert slots["otn_topic"] == "restock-trail-shoe"
-        assert said == []
+async def check_stock(**tracker: Any) -> dict[str, Any]:
+    slots, said, others = await run(shop.ActionCheckStock(), a_tracker(**tracker))
+    assert (said, others) == ([], [])
+    return slots
 
-    async def test_a_product_that_is_there_has_a_link(self) -> None:
-        slots, _said, _others = await run(
-            shop.ActionCheckStock(), a_tracker(entities={"product": "Rain Jacket"})
-        )
-        assert slots["stock"] == "in_stock"
-        assert slots["order_link"] == "https://shop.example/rain-jacket"
+
+class TestStock:
+    async def test_what_is_sold_out_has_a_topic_of_product_and_size(self) -> None:
+        slots = await check_stock(entities={"product": "trail shoe", "size": "42"})
+        assert (slots["stock"], slots["otn_topic"]) == ("sold_out", "restock-trail-shoe-42")
+
+    async def test_what_has_no_sizes_is_asked_for_none(self) -> None:
+        slots = await check_stock(entities={"product": "canvas backpack", "size": "42"})
+        assert (slots["stock"], slots["otn_topic"]) == ("sold_out", BACKPACK)
+
+    async def test_what_is_there_has_a_link_and_no_topic(self) -> None:
+        slots = await check_stock(entities={"product": "Rain Jacket"})
+        assert (slots["stock"], slots["order_link"]) == ("in_stock", "https://shop.example/rain-jacket")
         assert "otn_topic" not in slots
 
-    @pytest.mark.parametrize("entities", [{}, {"product": "submarine"}])
-    async def test_anything_else_is_unknown(self, entities: dict[str, str]) -> None:
-        slots, _said, _others = await run(shop.ActionCheckStock(), a_tracker(entities=entities))
-        assert slots == {"stock": "unknown"}
+    @pytest.mark.parametrize("entities", [{}, {"size": "3"}])
+    async def test_a_size_that_is_missing_or_not_made_is_asked_for(self, entities: dict[str, str]) -> None:
+        assert (await check_stock(entities={"product": "trail shoe", **entities}))["stock"] == "which_size"
 
-    async def test_the_order_link_is_that_of_the_product_that_was_told_about(self) -> None:
-        tracker = a_tracker(slots={"otn_topic": BACKPACK, "product": "wool scarf"})
+    async def test_a_size_alone_means_the_product_before(self) -> None:
+        slots = await check_stock(
+            entities={"size": "40"}, slots={"product": "trail shoe"}, intent="give_size"
+        )
+        assert slots["order_link"] == "https://shop.example/trail-shoe?size=40"
+
+    @pytest.mark.parametrize("entities", [{}, {"product": "submarine"}, {"size": "40"}])
+    async def test_anything_else_is_unknown(self, entities: dict[str, str]) -> None:
+        assert await check_stock(entities=entities) == {"stock": "unknown"}
+
+    @pytest.mark.parametrize(
+        ("topic", "link"),
+        [
+            (BACKPACK, "/canvas-backpack"),
+            ("restock-trail-shoe-43", "/trail-shoe?size=43"),
+            ("price-rain-jacket-89", "/rain-jacket"),
+            ("restock-submarine", ""),
+            (None, ""),
+        ],
+    )
+    async def test_the_order_link_is_that_of_what_was_told_about(self, topic: str | None, link: str) -> None:
+        tracker = a_tracker(slots={"otn_topic": topic, "product": "wool scarf"})
         slots, _said, _others = await run(shop.ActionFindOrderLink(), tracker)
-        assert slots == {"order_link": "https://shop.example/canvas-backpack"}
+        assert slots == {"order_link": f"https://shop.example{link}"}
+
+    def test_every_product_and_size_can_be_named(self) -> None:
+        data = YAML(typ="safe").load((ROOT / "data" / "back_in_stock.yml").read_text(encoding="utf-8"))
+        known = {item["lookup"]: item["examples"] for item in data["nlu"] if "lookup" in item}
+        for product in shop.PRODUCTS:
+            assert f"- {product.name}\n" in known["product"]
+            assert all(f"- {size}\n" in known["size"] for size in product.sizes)
+
+
+class TestPrice:
+    @pytest.mark.parametrize(
+        "tracker", [{"entities": {"product": "rain jacket"}}, {"slots": {"product": "rain jacket"}}]
+    )
+    async def test_the_price_of_today_stands_in_the_topic(self, tracker: dict[str, Any]) -> None:
+        slots, _said, _others = await run(shop.ActionCheckPrice(), a_tracker(intent="watch_price", **tracker))
+        assert slots == {
+            "price_check": "known",
+            "product": "rain jacket",
+            "price": "89",
+            "otn_topic": "price-rain-jacket-89",
+        }
+
+    async def test_an_unknown_product_has_no_price(self) -> None:
+        slots, _said, _others = await run(shop.ActionCheckPrice(), a_tracker(entities={"product": "tent"}))
+        assert slots == {"price_check": "unknown"}
+
+    @pytest.fixture
+    def agreed(self, app: App, person: Contact, make: Any) -> None:
+        """Somebody who wants to hear of a jacket below 89 and below 80, and of other things."""
+        for topic in ("price-rain-jacket-89", "price-rain-jacket-80", "price-wool-scarf-35", BACKPACK):
+            make.token(person, make.topic(topic, kind="price"))
+
+    @pytest.mark.parametrize(
+        ("price", "topic"),
+        [("79", "80"), ("1", "80"), ("80", "89"), ("88", "89"), ("89", None), ("95", None)],
+    )
+    async def test_only_below_the_price_of_a_permission(
+        self, app: App, agreed: None, price: str, topic: str | None
+    ) -> None:
+        tracker = a_tracker(
+            intent="EXTERNAL_price_changed", entities={"product": "rain jacket", "price": price}
+        )
+        slots, said, others = await run(shop.ActionComparePrice(lambda: app), tracker)
+        assert said == []
+        assert slots == ({"otn_topic": f"price-rain-jacket-{topic}"} if topic else {})
+        assert others == ([] if topic else ["rewind", "followup"])
+
+    @pytest.mark.parametrize(
+        "entities",
+        [{}, {"product": "rain jacket"}, {"price": "1"}, {"product": "rain jacket", "price": "1.50"}],
+    )
+    async def test_a_trigger_that_lacks_something_says_nothing(
+        self, app: App, agreed: None, entities: dict[str, str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        tracker = a_tracker(intent="EXTERNAL_price_changed", entities=entities, channel=None)
+        outcome = await run(shop.ActionComparePrice(lambda: app), tracker)
+        assert outcome == ({}, [], ["rewind", "followup"])
+        assert "needs the entities product and price" in caplog.text
+
+    async def test_who_agreed_to_nothing_hears_nothing(self, app: App) -> None:
+        entities = {"product": "rain jacket", "price": "1"}
+        outcome = await run(shop.ActionComparePrice(lambda: app), a_tracker(entities=entities))
+        assert outcome == ({}, [], ["rewind", "followup"])
+
+
+class TestCourse:
+    @pytest.mark.parametrize(
+        ("intent", "read", "course_slot", "following"),
+        [
+            ("start_course", None, "more", "course-2"),
+            ("start_course", "course-3", "more", "course-2"),
+            ("affirm", "course-2", "more", "course-3"),
+            ("affirm", "course-3", "finished", None),
+            ("affirm", "something-else", "more", "course-2"),
+        ],
+    )
+    async def test_the_next_part_follows_the_one_that_was_told(
+        self, intent: str, read: str | None, course_slot: str, following: str | None
+    ) -> None:
+        tracker = a_tracker(intent=intent, slots={"otn_topic": read})
+        slots, _said, _others = await run(course.ActionFindNextPart(), tracker)
+        assert slots == {"course": course_slot, **({"otn_topic": following} if following else {})}
+
+    def test_every_part_has_its_text(self) -> None:
+        variations = DOMAIN["responses"]["utter_otn_follow_up_course"]
+        of = [each["condition"][0]["value"] for each in variations if "condition" in each]
+        assert of == [f"{course.TOPICS}{part}" for part in range(2, course.PARTS + 1)]
+
+
+async def validated(slot: str, value: object, entities: list[dict[str, Any]], intent: str) -> Any:
+    tracker = a_tracker(intent=intent, slots={slot: value, "requested_slot": slot}, form="survey_form")
+    tracker.latest_message["entities"] = entities
+    method = getattr(survey.ValidateSurveyForm(), f"validate_{slot}")
+    return method(value, CollectingDispatcher(), tracker, DOMAIN)[slot]
+
+
+class TestSurvey:
+    @pytest.mark.parametrize(
+        ("named", "score"),
+        [
+            ([("5", 0)], "5"),
+            ([("5", 9), ("4", 0)], "4"),
+            ([("6", 0)], None),
+            ([("0", 0)], None),
+            ([], None),
+        ],
+    )
+    async def test_a_score_is_the_first_number_named_from_1_to_5(
+        self, named: list[tuple[str, int]], score: str | None
+    ) -> None:
+        entities = [{"entity": "score", "value": value, "start": start} for value, start in named]
+        assert await validated("survey_score", "7", entities, "give_score") == score
+
+    async def test_a_button_s_score_has_no_place_in_the_text(self) -> None:
+        assert await validated("survey_score", "3", [{"entity": "score", "value": "3"}], "give_score") == "3"
+
+    @pytest.mark.parametrize(
+        ("intent", "kept"), [("deny", ""), ("nlu_fallback", "no parcel came"), ("affirm", "no parcel came")]
+    )
+    async def test_a_no_is_an_empty_comment_and_anything_else_is_one(self, intent: str, kept: str) -> None:
+        assert await validated("survey_comment", "no parcel came", [], intent) == kept
+
+    @pytest.mark.parametrize(
+        ("score", "result"), [("1", "bad"), ("2", "bad"), ("3", "good"), ("4", "good"), ("5", "good")]
+    )
+    async def test_two_and_less_are_bad_and_there_is_room_for_the_next(
+        self, score: str, result: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        slots = {"survey_score": score, "survey_comment": "it was late"}
+        answered, _said, _others = await run(survey.ActionKeepSurvey(), a_tracker(slots=slots))
+        assert answered == {"survey_result": result, "survey_score": None, "survey_comment": None}
+        assert "late" not in caplog.text
+
+
+class TestPeople:
+    async def test_whoever_watches_the_log_learns_who_wants_a_person(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert await run(shop.ActionHandOver(), a_tracker()) == ({}, [], [])
+        assert f"conversation {PSID} wants a person" in caplog.text
 
     async def test_feedback_makes_room_for_the_next_and_is_not_logged(
         self, caplog: pytest.LogCaptureFixture
@@ -445,14 +617,21 @@ class TestShop:
         assert "19 characters" in caplog.text
         assert "parcel" not in caplog.text
 
-    def test_every_product_can_be_asked_about_and_has_a_topic(self) -> None:
-        seeded = read_entries(project.topics_to_begin_with(ROOT), project.kinds(ROOT))
-        assert [topic.name for topic in seeded] == ["restock-*", "spring-collection"]
-        data = YAML(typ="safe").load((ROOT / "data" / "back_in_stock.yml").read_text(encoding="utf-8"))
-        (known,) = (item["examples"] for item in data["nlu"] if "lookup" in item)
-        for product in shop.PRODUCTS:
-            assert f"- {product.name}\n" in known
-            assert product.topic.startswith("restock-")
+
+def test_the_topics_to_begin_with_have_a_kind_that_stories_know() -> None:
+    seeded = read_entries(project.topics_to_begin_with(ROOT), project.kinds(ROOT))
+    assert {topic.kind for topic in seeded} == set(project.kinds(ROOT) or ())
+    assert {topic.name for topic in seeded if topic.is_family} == {
+        f"{family}*" for family in (shop.RESTOCK, shop.PRICE, course.TOPICS)
+    }
+
+
+def test_no_external_event_can_be_an_answer_to_a_form() -> None:
+    external = {name for name in project.domain(ROOT, "intents") if name.startswith("EXTERNAL_")}
+    mappings = [mapping for slot in DOMAIN["slots"].values() for mapping in slot["mappings"]]
+    for mapping in mappings:
+        if mapping["type"] == "from_text":
+            assert external | {"forget_me", "ask_human"} <= set(mapping["not_intent"])
 
 
 def test_the_action_server_finds_every_action_of_the_domain() -> None:

@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from otn import project
 from otn.app import ACTION_SERVER, App
+from otn.catalogue import read_entries
 from otn.dev.train import MODEL, QUIET, fingerprint, is_trained
+from otn.messages import as_one_message
 from otn.settings import load_settings
-from otn.store import Store
+from otn.store import Store, contacts
 
 pytestmark = pytest.mark.rasa
 
@@ -59,23 +62,14 @@ class ActionServer:
     def __init__(self, app: Callable[[], App]) -> None:
         from rasa_sdk.executor import ActionExecutor
 
-        import otn_actions
-        from actions import shop
+        from otn_actions import OtnAction
 
         self.kwargs: dict[str, Any] = {}
         self.url = "in this process"
         self._executor = ActionExecutor()
-        for action in (
-            otn_actions.ActionRequestOtn(app),
-            otn_actions.ActionSendOtnFollowUp(app),
-            otn_actions.ActionOtnStatus(app),
-            otn_actions.ActionForgetMe(app),
-            otn_actions.ActionOtnFallback(app),
-            shop.ActionCheckStock(),
-            shop.ActionFindOrderLink(),
-            shop.ActionKeepFeedback(),
-        ):
-            self._executor.register_action(action)
+        self._executor.register_package("actions")
+        for kind in OtnAction.__subclasses__():
+            self._executor.register_action(kind(app))
 
     async def request(self, *, json: Mapping[str, Any], **_how: Any) -> Any:
         return await self._executor.run(json)
@@ -188,9 +182,9 @@ def parsed(intent: str, entities: Mapping[str, str]) -> Any:
 
 @pytest.fixture
 def chat(agent: Any, store: Store, make: Any, now: datetime, tmp_path: Path) -> Chat:
-    """A person who wrote an hour ago, in a shop that has its two topics."""
-    make.topic("restock-*", kind="restock")
-    make.topic("spring-collection", kind="news")
+    """A person who wrote an hour ago, in a shop that has the topics that it begins with."""
+    for topic in read_entries(project.topics_to_begin_with(ROOT), None):
+        make.topic(topic.name, title=topic.title, kind=topic.kind)
     settings = load_settings(tmp_path, {"OTN_DATABASE_URL": f"sqlite:///{store.path}"}, need=ACTION_SERVER)
     app = App(settings=settings, store=store, clock=lambda: now, vault=None)
     agent.processor.action_endpoint = ActionServer(lambda: app)
@@ -360,9 +354,12 @@ async def test_files_and_links_are_answered_and_forgotten(chat: Chat) -> None:
 
 async def test_status_and_being_forgotten(chat: Chat, make: Any) -> None:
     assert await chat.say("what am I signed up for?") == ["utter_otn_status_nothing"]
-    make.token(chat.person, make.topic(BACKPACK, title="Back in stock alert"))
+    make.token(chat.person, make.topic(BACKPACK, title="Back in stock: canvas backpack"))
     assert await chat.say("what am I signed up for?") == ["utter_otn_status"]
-    assert "• Back in stock alert: one message, until 29 September 2027" in chat.output.sent[0]["text"]
+    assert (
+        "• Back in stock: canvas backpack: one message, until 29 September 2027"
+        in chat.output.sent[0]["text"]
+    )
     assert await chat.say("forget me") == ["utter_ask_forget_me"]
     assert await chat.say("yes") == ["utter_otn_forgotten"]
     assert chat.output.sent[0]["otn_forget"] is True
@@ -375,6 +372,215 @@ async def test_words_never_make_an_intent_that_only_the_channel_makes(agent: Any
 
 
 async def test_every_text_of_the_actions_can_be_read_in_a_chat(chat: Chat) -> None:
-    said = await chat.trigger("EXTERNAL_otn_texts")
-    assert said[0] == "utter_otn_request"
-    assert len(said) == 9
+    said = [await chat.trigger("EXTERNAL_otn_texts") for _ in range(3)]
+    assert [len(part) for part in said] == [7, 8, 7]
+    own = {name for name in project.domain(ROOT, "responses") if name.startswith("utter_otn_request")}
+    assert own <= {name for part in said for name in part}
+
+
+# --- the use cases ---
+
+
+async def test_a_size_is_asked_for_and_stands_in_the_topic(chat: Chat) -> None:
+    assert await chat.say("do you have the trail shoe") == ["utter_ask_size"]
+    assert await chat.say("42") == REQUEST
+    assert chat.output.sent[1]["otn_request"] == {"topic": "restock-trail-shoe-42"}
+    assert await chat.say("and in 40?") == ["utter_in_stock"]
+    assert "https://shop.example/trail-shoe?size=40" in chat.output.sent[0]["text"]
+
+
+async def test_product_and_size_at_once_and_the_link_leads_to_both(chat: Chat) -> None:
+    assert await chat.say("is the trail shoe in 43 available?") == REQUEST
+    await chat.happens("otn_opted_in", otn_opted_topic="restock-trail-shoe-43", otn_opted_kind="restock")
+    await chat.was_told("restock-trail-shoe-43", "restock", "It is back!")
+    assert await chat.say("/affirm") == ["utter_order_link"]
+    assert "https://shop.example/trail-shoe?size=43" in chat.output.sent[0]["text"]
+
+
+WATCH = ["utter_price", "utter_otn_request_price"]
+PRICE_FELL = {"product": "rain jacket", "price": "79", "otn_event_id": "price-17"}
+
+
+async def test_the_price_at_sign_up_stands_in_the_topic(chat: Chat) -> None:
+    assert await chat.say("how much is the rain jacket?") == ["utter_price"]
+    assert "89 €" in chat.output.sent[0]["text"]
+    assert await chat.say("that's too expensive") == WATCH
+    assert chat.output.sent[1]["otn_request"] == {"topic": "price-rain-jacket-89"}
+
+
+async def test_only_a_price_below_is_told(chat: Chat, make: Any) -> None:
+    make.token(chat.person, make.topic("price-rain-jacket-89", kind="price"))
+    for entities in ({"price": "89"}, {"price": "95"}, {"product": "wool scarf"}, {"price": "cheap"}):
+        assert await chat.trigger("EXTERNAL_price_changed", **{**PRICE_FELL, **entities}) == []
+    assert await chat.trigger("EXTERNAL_price_changed", **PRICE_FELL) == ["utter_otn_follow_up_price"]
+    assert chat.output.sent[0]["text"].startswith("The rain jacket costs 79 € now")
+    assert chat.output.sent[0]["otn_follow_up"] == {"topic": "price-rain-jacket-89", "event_id": "price-17"}
+    assert await chat.say("yes please") == ["utter_order_link"]
+    assert "https://shop.example/rain-jacket" in chat.output.sent[0]["text"]
+
+
+async def test_a_price_that_is_not_below_leaves_a_form_and_a_story_where_they_were(chat: Chat) -> None:
+    await chat.say("what's new?")
+    assert await chat.trigger("EXTERNAL_price_changed", **PRICE_FELL) == []
+    assert await chat.say("yes") == ["utter_bestsellers"]
+    await chat.say("I have feedback")
+    assert await chat.trigger("EXTERNAL_price_changed", **PRICE_FELL) == []
+    assert await chat.say("the parcel came two days late") == ["utter_feedback_thanks"]
+
+
+async def test_a_price_told_by_hand_is_followed_by_the_same_link(chat: Chat) -> None:
+    await chat.was_told("price-wool-scarf-35", "price", "The scarf is 29 € now.")
+    assert await chat.say("ok") == ["utter_order_link"]
+    assert "https://shop.example/wool-scarf" in chat.output.sent[0]["text"]
+
+
+async def test_tickets_are_asked_for_and_told_with_more_than_one_message(chat: Chat) -> None:
+    assert await chat.say("when do the concert tickets go on sale?") == [
+        "utter_tickets_not_yet",
+        "utter_otn_request_tickets",
+    ]
+    assert chat.output.sent[1]["otn_request"] == {"topic": "summer-concert"}
+    await chat.happens("otn_opted_in", otn_opted_topic="summer-concert", otn_opted_kind="tickets")
+    await chat.was_told("summer-concert", "tickets", "Tickets are on sale!")
+    assert await chat.say("yes") == ["utter_tickets_link", "utter_tickets_hint"]
+
+
+@pytest.mark.parametrize("by", ["the person", "the shop"])
+async def test_after_a_purchase_a_survey_may_be_agreed_to(chat: Chat, by: str) -> None:
+    await chat.say("hello")
+    said = await (
+        chat.say("I've just ordered") if by == "the person" else chat.trigger("EXTERNAL_order_placed")
+    )
+    assert said == ["utter_order_placed", "utter_otn_request_survey"]
+    assert chat.output.sent[1]["otn_request"] == {"topic": "order-survey"}
+    tap = {"otn_opted_topic": "order-survey", "otn_opted_kind": "survey"}
+    assert await chat.happens("otn_opted_in", **tap) == ["utter_otn_thanks", "utter_anything_else"]
+
+
+SURVEY = {"otn_topic": "order-survey", "otn_event_id": "order-4711"}
+ASK_SCORE, ASK_COMMENT = "utter_ask_survey_form_survey_score", "utter_ask_survey_form_survey_comment"
+
+
+async def test_a_good_score_and_a_comment_are_collected_by_the_form(chat: Chat) -> None:
+    assert await chat.trigger(**SURVEY) == ["utter_otn_follow_up_survey"]
+    assert await chat.say('/give_score{"score": "5"}') == [ASK_COMMENT]
+    assert await chat.say("the scarf is lovely") == ["utter_survey_thanks"]
+    assert await chat.slot("survey_result") == "good"
+    assert (await chat.tracker()).active_loop_name is None
+
+
+async def test_a_bad_score_hands_over_to_a_person(chat: Chat) -> None:
+    await chat.was_told("order-survey", "survey", "How was your order, 1 to 5?")
+    assert await chat.say("2") == [ASK_COMMENT]
+    assert await chat.say("no") == ["utter_survey_sorry", "utter_handover"]
+    assert (await chat.tracker()).latest_action_name == "action_listen"
+    assert await chat.say("hello") == ["utter_greet"]
+
+
+async def test_the_form_asks_again_for_what_is_no_score(chat: Chat) -> None:
+    await chat.trigger(**SURVEY)
+    assert await chat.say("yes") == [ASK_SCORE]
+    assert await chat.say("qwertz uiop") == ["utter_survey_not_a_score", ASK_SCORE]
+    assert await chat.happens("otn_opted_in", **TAP) == []
+    assert await chat.say("four out of 5") == [ASK_COMMENT]
+    assert await chat.slot("survey_score") == "4"
+    assert await chat.say("no") == ["utter_survey_thanks"]
+
+
+async def test_who_has_no_time_for_the_survey_is_left_alone(chat: Chat) -> None:
+    await chat.trigger(**SURVEY)
+    assert await chat.say("no, not now") == ["utter_no_problem"]
+    assert await chat.say("hello") == ["utter_greet"]
+
+
+async def test_a_guide_comes_with_an_image_and_a_button_that_works_for_ever(chat: Chat) -> None:
+    expected = ["utter_guide_not_yet", "utter_otn_request_content"]
+    assert await chat.say("tell me when the guide is out") == expected
+    told = {"otn_topic": "hiking-guide", "otn_event_id": "out"}
+    assert await chat.trigger(**told) == ["utter_otn_follow_up_content"]
+    (card,) = as_one_message(chat.output.sent[0])["attachment"]["payload"]["elements"]
+    assert card["image_url"]
+    assert card["buttons"][0]["payload"] == "/get_guide"
+    assert await chat.say("/get_guide") == ["utter_guide_link", "utter_guide_questions"]
+    assert await chat.say("thanks") == ["utter_welcome"]
+    assert await chat.say("/get_guide") == ["utter_guide_link", "utter_guide_questions"]
+
+
+PART = ["utter_otn_request_course"]
+
+
+async def test_a_course_goes_on_as_long_as_the_person_does(chat: Chat) -> None:
+    assert await chat.say("start the packing course") == ["utter_course_part_1", *PART]
+    for part in (2, 3):
+        topic = f"course-{part}"
+        assert chat.output.sent[-1]["otn_request"] == {"topic": topic}
+        await chat.happens("otn_opted_in", otn_opted_topic=topic, otn_opted_kind="course")
+        assert await chat.trigger(otn_topic=topic, otn_event_id="due") == ["utter_otn_follow_up_course"]
+        assert chat.output.sent[0]["text"].startswith(f"Part {part} of 3")
+        assert await chat.say("/affirm") == (PART if part == 2 else ["utter_course_finished"])
+
+
+async def test_who_stops_the_course_is_not_asked_for_the_next_part(chat: Chat) -> None:
+    await chat.was_told("course-2", "course", "Part 2")
+    assert await chat.say("that's enough, no") == ["utter_course_stopped"]
+
+
+# --- what a person may always say ---
+
+
+async def test_each_topic_is_asked_for_separately(chat: Chat, make: Any) -> None:
+    for words, topic in (
+        ("Do you have the canvas backpack?", BACKPACK),
+        ("the rain jacket is too expensive", "price-rain-jacket-89"),
+        ("what's new?", "spring-collection"),
+    ):
+        await chat.say(words)
+        (asked,) = [each["otn_request"] for each in chat.output.sent if "otn_request" in each]
+        assert asked == {"topic": topic}
+        make.token(chat.person, make.topic(topic))
+    assert await chat.say("what am I signed up for?") == ["utter_otn_status"]
+    assert chat.output.sent[0]["text"].count("•") == 3
+
+
+async def test_outside_the_window_nothing_is_asked_and_nothing_said(
+    chat: Chat, make: Any, store: Store
+) -> None:
+    await chat.say("hello")
+    with store.begin() as tx:
+        contacts.close_window(tx, chat.person.id, make.now)
+    assert await chat.trigger("EXTERNAL_order_placed") == ["utter_order_placed"]  # the channel sends it not
+    assert await chat.slot("otn_request_decision") == "window_closed"
+
+
+@pytest.mark.parametrize("form", ["feedback", "survey"])
+async def test_a_form_is_left_by_whoever_wants_to_be_forgotten(chat: Chat, form: str) -> None:
+    await (chat.say("I have feedback") if form == "feedback" else chat.say('/give_score{"score": "3"}'))
+    assert await chat.say("forget me") == ["utter_ask_forget_me"]
+    assert (await chat.tracker()).active_loop_name is None
+    assert await chat.say("yes") == ["utter_otn_forgotten"]
+    assert chat.output.sent[0]["otn_forget"] is True
+
+
+async def test_who_asks_for_a_person_gets_one_also_in_a_form(
+    chat: Chat, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await chat.say("I want to talk to a human") == ["utter_handover"]
+    assert f"conversation {chat.psid} wants a person" in caplog.text
+    await chat.say("I have feedback")
+    assert await chat.say("can I speak to a person") == ["utter_handover"]
+    assert (await chat.tracker()).active_loop_name is None
+
+
+async def test_whoever_speaks_german_is_answered_in_german(chat: Chat, make: Any) -> None:
+    assert await chat.say("Deutsch bitte") == ["utter_language"]
+    await chat.say("what's new?")
+    assert "schreibe dir" in chat.output.sent[1]["text"]
+    make.token(chat.person, make.topic("summer-concert"))
+    assert await chat.say("wofür bin ich angemeldet?") == ["utter_otn_status"]
+    assert "• Summer concert tickets: eine Nachricht, bis 29.9.2027" in chat.output.sent[0]["text"]
+    assert await chat.say("vergiss mich") == ["utter_ask_forget_me"]
+    assert await chat.say("nein") == ["utter_forget_me_kept"]
+    assert chat.output.sent[0]["text"] == "Gut, alles bleibt, wie es ist."
+    await chat.say("English please")
+    assert await chat.say("what am I signed up for?") == ["utter_otn_status"]
+    assert "one message, until 29 September 2027" in chat.output.sent[0]["text"]

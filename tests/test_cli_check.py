@@ -25,6 +25,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     forget_environment(monkeypatch)
     for name in ("config.yml", "domain.yml", "endpoints.yml", "credentials.yml"):
         shutil.copy(SHIPPED / name, tmp_path)
+    shutil.copytree(SHIPPED / "data", tmp_path / "data")
     with project(tmp_path) as found:
         yield found
 
@@ -179,7 +180,7 @@ def test_what_the_project_s_files_lack_fails(
             "nobody can be erased",
         ),
         ("domain.yml", "  - otn_opted_in:", "  - opted_in:", "intent otn_opted_in"),
-        ("domain.yml", "[restock, news]", "[news]", "no story tells these kinds apart: restock-* (restock)"),
+        ("domain.yml", "[restock, ", "[", "no story tells these kinds apart: restock-* (restock)"),
     ],
 )
 def test_what_the_project_could_do_better_is_a_warning(
@@ -194,11 +195,20 @@ def test_what_the_project_could_do_better_is_a_warning(
 def test_a_domain_in_several_files_is_read_as_a_whole(shop: Project, otn_: CommandLine) -> None:
     text = (shop.root / "domain.yml").read_text()
     (shop.root / "domain").mkdir()
-    head, tail = text.split("\nresponses:")
+    head, tail = text.split("\nslots:")
     (shop.root / "domain" / "a.yml").write_text(head)
-    (shop.root / "domain" / "b.yml").write_text("responses:" + tail)
+    (shop.root / "domain" / "b.yml").write_text("slots:" + tail)
     (shop.root / "domain.yml").unlink()
     assert verdict(found(otn_, "--offline")[1], "domain") == "ok"
+
+
+def test_responses_may_stand_in_the_training_data_and_nowhere_is_a_warning(
+    shop: Project, otn_: CommandLine
+) -> None:
+    assert verdict(found(otn_, "--offline")[1], "domain") == "ok"
+    change(shop.root / "data" / "otn.yml", "  utter_otn_request:", "  utter_request:")
+    (check,) = found(otn_, "--offline")[1]["domain"]
+    assert (check["verdict"], check["found"]) == ("warning", "it lacks response utter_otn_request")
 
 
 def test_a_file_that_cannot_be_read_is_named_with_its_line_and_without_its_text(

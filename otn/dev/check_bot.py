@@ -16,7 +16,8 @@ from typing import Final
 
 from otn.dev import train
 
-STORIES: Final = Path("tests") / "test_stories.yml"
+# Rasa takes the files test_*.yml of a folder.
+STORIES: Final = Path("tests")
 RESULTS: Final = Path(".otn") / "stories"
 # What Rasa itself complains of, by warning or by log; deprecated Python is none of the bot's business.
 _COMPLAINT: Final = re.compile(
@@ -52,9 +53,11 @@ def check_stories(root: Path) -> int:
     wrong = complaints(output)
     if code or wrong:
         told = output.partition("WrongPredictionException: ")[2].splitlines() or output.splitlines()[-20:]
-        print(f"bot: {STORIES} goes another way:", *wrong, *told, sep="\n  ", file=sys.stderr)
+        print(f"bot: a story of {STORIES}/ goes another way:", *wrong, *told, sep="\n  ", file=sys.stderr)
         return 1
-    print(f"bot: every story of {STORIES} goes as it should ({time.monotonic() - started:.0f} s)", flush=True)
+    print(
+        f"bot: every story of {STORIES}/ goes as it should ({time.monotonic() - started:.0f} s)", flush=True
+    )
     return 0
 
 
