@@ -38,6 +38,7 @@ Events = list[dict[str, Any]]
 CHANNEL = "messenger"
 ALLOWED = "allowed"
 NO_EVENT_ID = "no_event_id"
+_REPEATED = "repeated"
 
 # What stories need to tell apart of a follow-up that may not go out; the finer reason is in the log.
 _FOLLOW_UP_DECISION_OF = {
@@ -134,7 +135,8 @@ class ActionSendOtnFollowUp(OtnAction):
     every repeat, so that one event is told once. Sets `otn_topic`, `otn_kind` and `otn_follow_up_decision`:
     allowed, no_permission, unreachable, page_paused, unknown_topic or no_event_id. When allowed, it utters
     `utter_otn_follow_up_<kind>`, else `utter_otn_follow_up`, and leaves an open form first: the reply would
-    be taken for an answer to the form. When not, an open form stays as it is.
+    be taken for an answer to the form. When not, an open form stays as it is. An event that the conversation
+    knows is as if it had not come again.
     """
 
     action_name = "action_send_otn_follow_up"
@@ -143,6 +145,8 @@ class ActionSendOtnFollowUp(OtnAction):
         topic = _entity(tracker, "otn_topic") or tracker.get_slot("otn_topic")
         event_id = _entity(tracker, "otn_event_id")
         word, kind = await asyncio.to_thread(self._decide, tracker, topic, event_id)
+        if word == _REPEATED:
+            return as_if_nothing_was_said()
         outcome = [
             SlotSet("otn_topic", topic),
             SlotSet("otn_kind", kind),
@@ -165,7 +169,10 @@ class ActionSendOtnFollowUp(OtnAction):
         with app.store.read() as tx:
             found = topics.resolve(tx, topic)
             decision = delivery.decide(tx, topic=topic, now=app.clock(), **_person(tracker))
+            told = delivery.is_told(tx, topic=topic, event_id=event_id, **_person(tracker))
         kind = found.kind if found else None
+        if told:  # without a step in the conversation, the turn that told it died before it was saved
+            return (_REPEATED if _came_before(tracker, event_id) else ALLOWED), kind
         if isinstance(decision, Allow):
             return ALLOWED, kind
         logger.info("%s: topic %s: not sent, %s", self.action_name, topic, decision.reason.value)
@@ -307,6 +314,16 @@ def _utter(dispatcher: CollectingDispatcher, domain: Domain, *names: str, **extr
 def _entity(tracker: Tracker, name: str) -> str | None:
     value = next(tracker.get_latest_entity_values(name), None)
     return value if isinstance(value, str) and value else None
+
+
+def _came_before(tracker: Tracker, event_id: str) -> bool:
+    """Whether an earlier turn of the conversation, beside the latest one, was about this event."""
+    turns = [event.get("parse_data") or {} for event in tracker.events if event.get("event") == "user"]
+    return any(
+        each.get("entity") == "otn_event_id" and each.get("value") == event_id
+        for turn in turns[:-1]
+        for each in turn.get("entities") or []
+    )
 
 
 def _person(tracker: Tracker) -> dict[str, Any]:

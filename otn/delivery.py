@@ -53,6 +53,12 @@ from otn.vault import Vault
 
 LEASE_SECONDS = 60.0  # longer than any send's total deadline
 LONGEST_KEY = 255  # characters of `dedupe_key`
+_MAY_HAVE_LEFT = {
+    DeliveryState.SENDING,
+    DeliveryState.SENT,
+    DeliveryState.UNKNOWN,
+    DeliveryState.UNCONFIRMED,
+}
 PAUSED_PAUSE = timedelta(minutes=5)  # between looks at a delivery whose page is paused
 # SEND: proactive messages inside the window are UPDATE. OTN's own sample carries no type, so we send none.
 MESSAGING_TYPE = {Route.WINDOW: "UPDATE", Route.TOKEN: None, Route.HUMAN_AGENT: "MESSAGE_TAG"}
@@ -92,6 +98,13 @@ def decide(
     if found is None:
         return Deny(reason=Reason.UNKNOWN_TOPIC, sentence=f"There is no topic '{topic}'.")
     return _decide(tx, contacts.by_psid(tx, psid, page_id), found, now, human_agent=human_agent)
+
+
+def is_told(tx: Tx, *, psid: str, topic: str, event_id: str, page_id: str | None = None) -> bool:
+    """Whether the follow-up of this event went out to the person, or may have. Reads only."""
+    contact = contacts.by_psid(tx, psid, page_id)
+    earlier = deliveries.by_key(tx, key_of_event(contact, topic, event_id)) if contact else None
+    return earlier is not None and earlier.state in _MAY_HAVE_LEFT
 
 
 def begin(tx: Tx, vault: Vault, order: Order, now: datetime) -> Attempt | Deny | Delivery:

@@ -18,12 +18,15 @@ from ruamel.yaml import YAML
 
 import otn_actions
 from actions import course, shop, survey
-from otn import project
+from otn import delivery, project
 from otn.app import ACTION_SERVER, App
 from otn.catalogue import read_entries
-from otn.models import Contact
+from otn.errors import OutcomeUnknown
+from otn.graph.protocol import Sent
+from otn.models import Attempt, Contact, Origin
 from otn.settings import load_settings
 from otn.store import Store, contacts, pages, topics
+from otn.vault import Vault
 
 ROOT = Path(__file__).parent.parent
 PAGE_ID = "1001"
@@ -267,6 +270,48 @@ class TestFollowUp:
         make.out_of_window(PSID, page_id="2002")
         assert (await tell(app, page_id=PAGE_ID))[0]["otn_follow_up_decision"] == "allowed"
         assert (await tell(app, page_id="2002"))[0]["otn_follow_up_decision"] == "no_permission"
+
+
+@pytest.mark.parametrize("state", ["sent", "unknown"])
+class TestFollowUpAgain:
+    """The shop's own software may tell of one event twice."""
+
+    @pytest.fixture
+    def told(self, app: App, make: Any, vault: Vault, now: datetime, state: str) -> None:
+        """Somebody out of the window who was told, by the only permission."""
+        person = make.out_of_window(PSID)
+        make.token(person, make.topic(BACKPACK))
+        order = delivery.Order(
+            page_id=PAGE_ID,
+            psid=PSID,
+            topic=BACKPACK,
+            message={"text": "It is back"},
+            dedupe_key=delivery.key_of_event(person, BACKPACK, "back-17"),
+            origin=Origin.STORY,
+        )
+        with app.store.begin() as tx:
+            attempt = delivery.begin(tx, vault, order, now)
+        assert isinstance(attempt, Attempt)
+        outcome = Sent(message_id="m_1", recipient_id=PSID) if state == "sent" else OutcomeUnknown("no answer")
+        with app.store.begin() as tx:
+            delivery.settle(tx, attempt, outcome, now)
+
+    async def test_what_the_conversation_knows_is_as_if_it_had_not_come_again(
+        self, app: App, told: None
+    ) -> None:
+        tracker = a_tracker(intent="EXTERNAL_otn_follow_up", entities=ABOUT_THE_BACKPACK)
+        tracker.events *= 2
+        outcome = await run(otn_actions.ActionSendOtnFollowUp(lambda: app), tracker, DOMAIN)
+        assert outcome == ({}, [], ["rewind", "followup"])
+
+    async def test_a_turn_that_died_after_telling_is_made_up_for(self, app: App, told: None) -> None:
+        slots, said, _others = await tell(app)
+        assert slots["otn_follow_up_decision"] == "allowed"
+        assert said[0]["otn_follow_up"]["event_id"] == "back-17"  # the channel knows it, and sends nothing
+
+    async def test_another_event_is_decided_for_itself(self, app: App, told: None) -> None:
+        slots, _said, _others = await tell(app, {**ABOUT_THE_BACKPACK, "otn_event_id": "back-18"})
+        assert slots["otn_follow_up_decision"] == "no_permission"
 
 
 class TestStatus:
