@@ -178,12 +178,13 @@ class Scene:
             deliveries.lapse_leases(tx, self.app.clock())
 
     def hurry(self) -> None:
-        """Let simulated time pass until the next message is due, where everything waits for it."""
+        """Let simulated time pass, where everything waits for it: until all that waits is due."""
         now = self.app.clock()
         with self.app.store.read() as tx:
             page = pages.find(tx, DEFAULT_PAGE_ID)
-            due = chunks.next_due(tx)
-        moments = [due, page.paused_until if page else None]
+            nothing_now = (chunks.next_due(tx) or now) > now
+            last = tx.execute(sa.select(sa.func.max(chunk.c.due_at)).where(chunk.c.done_at.is_(None))).scalar_one()
+        moments = [last if nothing_now else None, page.paused_until if page else None]
         waits = [(moment - now).total_seconds() for moment in moments if moment is not None]
         if waits and max(waits) > 0:
             self.pass_time(max(waits) + 1)
