@@ -199,12 +199,14 @@ def halt(tx: Tx, broadcast_id: int, reason: str) -> bool:
 
 def topic_ids(tx: Tx, name: str) -> list[int]:
     """The topics that a broadcast's topic stands for: itself, or the members of the family by id."""
+    return list(tx.execute(sa.select(topic.c.id).where(covered_by(name)).order_by(topic.c.id)).scalars())
+
+
+def covered_by(name: str) -> Any:
+    """Whether a broadcast's topic stands for a row of `topic`."""
     if not name.endswith("*"):
-        query = sa.select(topic.c.id).where(topic.c.name == name)
-    else:
-        member = topic.c.name.startswith(name[:-1], autoescape=True)
-        query = sa.select(topic.c.id).where(member, ~topic.c.is_family)
-    return list(tx.execute(query.order_by(topic.c.id)).scalars())
+        return topic.c.name == name
+    return topic.c.name.startswith(name[:-1], autoescape=True) & ~topic.c.is_family
 
 
 def _is(column: Any, value: Any) -> Any:

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from otn.audience import Facts
 from otn.models import Broadcast, Contact, DeliveryState, TokenCount, TokenState
 from otn.store import contact_facts, contacts, tokens
-from otn.store.broadcasts import topic_ids
+from otn.store.broadcasts import covered_by, topic_ids
 from otn.store.engine import Tx
 from otn.store.members import end_of_look
-from otn.store.schema import broadcast_psid, contact, delivery, otn_token
+from otn.store.schema import broadcast_psid, contact, delivery, otn_token, topic
 from otn.store.tokens import TokenRow
 
 _given = otn_token.alias("given")
@@ -50,15 +50,14 @@ def next_ids(
     May find nobody and still not be the end, so that one look stays short.
     """
     ids = topic_ids(tx, planned.topic)
+    found: list[int] = []
     if not place.windows:
         for topic_id in (each for each in ids if each >= place.topic):
             after = place.contact if topic_id == place.topic else 0
-            found = _with_permission(tx, planned, ids, topic_id, after, limit)
-            if found:
+            found += _with_permission(tx, planned, topic_id, after, limit - len(found))
+            if len(found) == limit:
                 return found, Place(topic=topic_id, contact=found[-1])
-        if not window_too:
-            return [], None
-        place = Place(windows=True)
+        return found, Place(windows=True) if window_too else None
     return _with_window_only(tx, planned, ids, place.contact, now, limit)
 
 
@@ -80,8 +79,7 @@ def look_at(tx: Tx, planned: Broadcast, contact_ids: Sequence[int], now: datetim
 
 def permissions(planned: Broadcast, ids: Sequence[int], token: Any = otn_token) -> list[Any]:
     """What a row of `otn_token` has to fulfil to count: of these topics, and not given after the freezing began."""
-    found = [token.c.topic_id.in_(ids)]
-    return found if planned.watermark is None else [*found, token.c.id <= planned.watermark]
+    return [token.c.topic_id.in_(ids), *_up_to_watermark(planned, token)]
 
 
 def gave_one(planned: Broadcast, ids: Sequence[int]) -> Any:
@@ -89,6 +87,10 @@ def gave_one(planned: Broadcast, ids: Sequence[int]) -> Any:
     return sa.exists().where(
         _given.c.contact_id == contact.c.id, *permissions(planned, ids, _given), _not_erased_since(_given)
     )
+
+
+def _up_to_watermark(planned: Broadcast, token: Any) -> list[Any]:
+    return [] if planned.watermark is None else [token.c.id <= planned.watermark]
 
 
 def _not_erased_since(token: Any) -> Any:
@@ -99,9 +101,7 @@ def _counts(row: TokenRow, planned: Broadcast) -> bool:
     return planned.watermark is None or row.id <= planned.watermark
 
 
-def _with_permission(
-    tx: Tx, planned: Broadcast, ids: Sequence[int], topic_id: int, after: int, limit: int
-) -> list[int]:
+def _with_permission(tx: Tx, planned: Broadcast, topic_id: int, after: int, limit: int) -> list[int]:
     """People with a permission of this topic, and of none before it."""
     query = (
         sa.select(otn_token.c.contact_id)
@@ -112,10 +112,21 @@ def _with_permission(
         .order_by(otn_token.c.contact_id)
         .limit(limit)
     )
-    earlier = [each for each in ids if each < topic_id]
-    if earlier:
-        query = query.where(~gave_one(planned, earlier))
+    if planned.topic.endswith("*"):
+        query = query.where(~_gave_an_earlier_one(planned, topic_id))
     return list(tx.execute(query).scalars())
+
+
+def _gave_an_earlier_one(planned: Broadcast, topic_id: int) -> Any:
+    """Whether the person gave a permission of a topic before this one. A family may have thousands."""
+    earlier = topic.c.id < topic_id
+    return (
+        sa.exists()
+        .select_from(_given.join(topic, topic.c.id == _given.c.topic_id))
+        .where(_given.c.contact_id == contact.c.id, earlier, covered_by(planned.topic))
+        .where(*_up_to_watermark(planned, _given), _not_erased_since(_given))
+        .correlate(contact)
+    )
 
 
 def _with_window_only(

@@ -43,19 +43,19 @@ def next_by_token(
     if before.contact is not None:
         return [], None
     ids = topic_ids(tx, planned.topic)
+    found: dict[int, Member] = {}
+    after, left = None, limit
     for topic_id in (each for each in ids if before.topic is None or each >= before.topic):
         here = before if topic_id == before.topic else Cursor(topic=topic_id)
-        rows = tx.execute(_by_token(planned, ids, topic_id, here, now, limit)).all()
-        if rows:
-            last = rows[-1]
-            members = [
-                Member(
-                    contact_id=row.contact_id, page_id=row.page_id, time_zone=row.timezone, topic_id=topic_id
-                )
-                for row in {row.contact_id: row for row in rows}.values()
-            ]
-            return members, Cursor(topic=topic_id, expires_at=last.expires_at, token=last.id)
-    return [], None
+        for row in tx.execute(_by_token(planned, ids, topic_id, here, now, left)):
+            member = Member(
+                contact_id=row.contact_id, page_id=row.page_id, time_zone=row.timezone, topic_id=topic_id
+            )
+            found.setdefault(row.contact_id, member)
+            after, left = Cursor(topic=topic_id, expires_at=row.expires_at, token=row.id), left - 1
+        if not left:
+            break
+    return list(found.values()), after
 
 
 def next_by_window(
