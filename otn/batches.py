@@ -69,6 +69,7 @@ class Batch:
 
 NOTHING = Batch()
 
+Result = tuple[Attempt, Sent | SendError]
 Answered = tuple[Sent | SendError, DeliveryState]
 """What Meta said, and what the delivery is now."""
 
@@ -124,15 +125,19 @@ def begin(tx: Tx, vault: Vault, job: Job, limit: int, now: datetime) -> Batch:
     return Batch(attempts=attempts, taken=len(claimed), follows_refusals=bool(refused_in_a_row))
 
 
-def settle(tx: Tx, results: Sequence[tuple[Attempt, Sent | SendError]], now: datetime) -> list[Answered]:
-    """Record Meta's answers; in the order of the results, what became of the deliveries."""
-    sent = [(attempt, answer) for attempt, answer in results if isinstance(answer, Sent)]
-    deliveries.settle_all_sent(
-        tx, [(attempt.delivery_id, answer.message_id) for attempt, answer in sent], now
-    )
-    by_token = [attempt.delivery_id for attempt, _ in sent if attempt.route is Route.TOKEN]
+def settle_together(tx: Tx, results: Sequence[Result], now: datetime) -> set[int]:
+    """Record every yes of a batch, and give the ids of these deliveries. The rest is settled one by one.
+
+    The rest are answers that touch a person or the Page, and messages whose echo is recorded at this moment, perhaps
+    together with others': whoever waits for one row must hold no other, or the two would wait in a circle.
+    """
+    sent = {attempt.delivery_id: (attempt, answer) for attempt, answer in results if isinstance(answer, Sent)}
+    free = deliveries.lock_free(tx, list(sent))
+    yes = [sent[each] for each in free]
+    deliveries.settle_all_sent(tx, [(attempt.delivery_id, answer.message_id) for attempt, answer in yes], now)
+    by_token = [attempt.delivery_id for attempt, _ in yes if attempt.route is Route.TOKEN]
     tokens.use_up_all(tx, by_token, now)
-    return [(answer, _state_after(tx, attempt, answer, now)) for attempt, answer in results]
+    return set(free)
 
 
 def draw_conclusions(tx: Tx, job: Job, answers: Sequence[Answered], now: datetime) -> str | None:
@@ -154,12 +159,6 @@ def draw_conclusions(tx: Tx, job: Job, answers: Sequence[Answered], now: datetim
             return _halt(tx, job, f"Meta refused {EQUAL_REFUSALS} messages in a row alike: {answer}", now)
     broadcasts.note_refusals(tx, job.broadcast.id, streak)
     return None
-
-
-def _state_after(tx: Tx, attempt: Attempt, answer: Sent | SendError, now: datetime) -> DeliveryState:
-    if isinstance(answer, Sent):
-        return DeliveryState.SENT
-    return delivery.settle(tx, attempt, answer, now).delivery.state
 
 
 def _at_once(error: Refused) -> str | None:

@@ -17,15 +17,15 @@ from datetime import timedelta
 from typing import Protocol, TypeVar
 from uuid import uuid4
 
-from otn import batches, metrics
+from otn import batches, delivery, metrics
 from otn.app import App
-from otn.batches import Answered, Batch, Job
+from otn.batches import Answered, Batch, Job, Result
 from otn.delivery import LEASE_SECONDS
 from otn.errors import InvalidMove, Refused, SendError, StoreUnavailable, Unreachable
 from otn.graph.aio import AsyncGraph
 from otn.graph.protocol import Sent, build_send
 from otn.messages import is_audio_or_video
-from otn.models import Attempt
+from otn.models import Attempt, DeliveryState
 from otn.policy import MEDIA_PER_SECOND
 from otn.store import Tx, chunks, rates
 from otn.store.rates import Slot
@@ -152,7 +152,7 @@ class _Mailing:
                 continue
         return batches.NOTHING
 
-    async def _post_all(self, job: Job, batch: Batch, began: float) -> list[tuple[Attempt, Sent | SendError]]:
+    async def _post_all(self, job: Job, batch: Batch, began: float) -> list[Result]:
         """POST them, evenly over the time that was permitted for them."""
         gap = 1 / self._rate(job)[1] if self._pace.per_second else 0.0
         posts = (self._post(attempt, began, number * gap) for number, attempt in enumerate(batch.attempts))
@@ -180,9 +180,7 @@ class _Mailing:
         except SendError as error:
             return error
 
-    async def _record(
-        self, job: Job, batch: Batch, results: Sequence[tuple[Attempt, Sent | SendError]]
-    ) -> None:
+    async def _record(self, job: Job, batch: Batch, results: Sequence[Result]) -> None:
         """Write down Meta's answers, and stop the broadcast if they are reason enough."""
         answers = await self._settle(results)
         for _, state in answers:
@@ -193,15 +191,31 @@ class _Mailing:
             if halted:
                 log.warning("broadcast %d: -> halted: %s", job.broadcast.id, halted)
 
-    async def _settle(self, results: Sequence[tuple[Attempt, Sent | SendError]]) -> list[Answered]:
-        for tried in range(SETTLE_TRIES):
+    async def _settle(self, results: Sequence[Result]) -> list[Answered]:
+        """Write down Meta's answers; in the order of the results, what became of the deliveries."""
+        together = await self._persist(lambda tx: batches.settle_together(tx, results, self._app.clock()))
+        return [
+            (
+                answer,
+                DeliveryState.SENT
+                if attempt.delivery_id in together
+                else await self._settle_one(attempt, answer),
+            )
+            for attempt, answer in results
+        ]
+
+    async def _settle_one(self, attempt: Attempt, answer: Sent | SendError) -> DeliveryState:
+        settled = await self._persist(lambda tx: delivery.settle(tx, attempt, answer, self._app.clock()))
+        return settled.delivery.state
+
+    async def _persist(self, fn: Callable[[Tx], T]) -> T:
+        """Write what Meta has said, also if the database does not answer for a while."""
+        for tried in range(SETTLE_TRIES - 1):
             try:
-                return await self._write(lambda tx: batches.settle(tx, results, self._app.clock()))
+                return await self._write(fn)
             except StoreUnavailable:
-                if tried == SETTLE_TRIES - 1:
-                    raise
                 await asyncio.sleep(min(5.0, 0.1 * 2**tried))
-        return []
+        return await self._write(fn)
 
     # --- the Page's rate ---
 

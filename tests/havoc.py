@@ -183,7 +183,9 @@ class Scene:
         with self.app.store.read() as tx:
             page = pages.find(tx, DEFAULT_PAGE_ID)
             nothing_now = (chunks.next_due(tx) or now) > now
-            last = tx.execute(sa.select(sa.func.max(chunk.c.due_at)).where(chunk.c.done_at.is_(None))).scalar_one()
+            last = tx.execute(
+                sa.select(sa.func.max(chunk.c.due_at)).where(chunk.c.done_at.is_(None))
+            ).scalar_one()
         moments = [last if nothing_now else None, page.paused_until if page else None]
         waits = [(moment - now).total_seconds() for moment in moments if moment is not None]
         if waits and max(waits) > 0:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,20 +13,37 @@ import sqlalchemy as sa
 from conftest import PAGE_ID, Make
 
 from otn import batches, broadcasts, mailing, privacy
-from otn.batches import Job
+from otn.batches import Answered, Job
 from otn.broadcasts import Plan, Timetable
+from otn.delivery import settle as settle_one
+from otn.delivery import settle_as_sent
 from otn.errors import OutcomeUnknown, Refusal, Refused, SendError, Unreachable
 from otn.graph.protocol import Sent
 from otn.messages import text
 from otn.models import Attempt, Broadcast, DeliveryState
-from otn.store import Store, chunks, contacts, deliveries, pages
+from otn.store import Store, Tx, chunks, contacts, deliveries, pages
 from otn.store import broadcasts as stored
 from otn.store.schema import chunk, delivery, otn_token
+from otn.vault import Vault
 
 HOUR = timedelta(hours=1)
 YES = Sent(message_id="m_1", recipient_id=None)
 LOST = OutcomeUnknown("no answer")
 Answers = Sequence[tuple[Attempt, Sent | SendError]]
+
+
+def settle(store: Store, answers: Answers, now: datetime) -> list[Answered]:
+    """As the sender does: whatever was a yes together, the rest one by one."""
+    with store.begin() as tx:
+        together = batches.settle_together(tx, answers, now)
+    found = []
+    for attempt, answer in answers:
+        state = DeliveryState.SENT
+        if attempt.delivery_id not in together:
+            with store.begin() as tx:
+                state = settle_one(tx, attempt, answer, now).delivery.state
+        found.append((answer, state))
+    return found
 
 
 class Campaign:
@@ -35,7 +53,7 @@ class Campaign:
         self, make: Make, *psids: str, topic: str = "restock", in_window: bool = False, **timetable: Any
     ) -> None:
         self.make, self.store, self.now = make, make.store, make.now
-        agreed = make.topic(topic)
+        agreed = make.topic(topic) if psids or topic.endswith("*") else None
         for psid in psids:
             person = make.in_window(psid) if in_window else make.out_of_window(psid)
             make.token(person, agreed)
@@ -71,8 +89,7 @@ class Campaign:
             return batches.begin(tx, self.make.vault, job, limit, self.now).attempts
 
     def settle(self, answers: Answers) -> None:
-        with self.store.begin() as tx:
-            batches.settle(tx, answers, self.now)
+        settle(self.store, answers, self.now)
 
     def release(self, job: Job) -> None:
         with self.store.begin() as tx:
@@ -312,3 +329,80 @@ def test_a_late_answer_never_undoes_what_another_worker_found_out(make: Make, la
     playing.settle([(slow, late)])
     assert settled(playing.store) == [DeliveryState.SENT]
     assert playing.tokens() == ["used"]
+
+
+# --- on a server, where everybody writes at once: nobody who holds a row waits for another ---
+
+
+def at_the_same_time(work: Callable[[], Any]) -> Any:
+    """Do it in another thread while this one holds what it holds; fails if it waits for that."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(work).result(5)
+    finally:
+        pool.shutdown(wait=False)
+
+
+@pytest.fixture
+def server(postgresql_store: Store, vault: Vault, now: datetime) -> Make:
+    return Make(postgresql_store, vault, now)
+
+
+def test_recording_answers_waits_for_no_echo(server: Make) -> None:
+    """Echoes are recorded several at a time and in any order: each might wait for the other."""
+    playing = Campaign(server, "7001", "7002")
+    first, second = playing.begin(playing.take())
+    with playing.store.begin() as tx:
+        assert deliveries.sent_by_echo(tx, person(tx, "7002"), second.wire_id)
+        settle_as_sent(tx, second.delivery_id, "m_2", playing.now)
+
+        def settle_them() -> set[int]:
+            with playing.store.begin() as other:
+                return batches.settle_together(other, [(first, YES), (second, YES)], playing.now)
+
+        assert at_the_same_time(settle_them) == {first.delivery_id}
+    playing.settle([(second, YES)])
+    assert playing.counts() == {"sent": 2}
+    assert playing.tokens() == ["used", "used"]
+
+
+def person(tx: Tx, psid: str) -> int:
+    found = contacts.find(tx, PAGE_ID, psid)
+    assert found is not None
+    return contacts.lock(tx, found.id).id
+
+
+def test_finding_dead_senders_waits_for_nobody(server: Make) -> None:
+    """What is being settled at this moment is not dead."""
+    playing = Campaign(server, "7001", "7002")
+    first, _ = playing.begin(playing.take())
+    with playing.store.begin() as tx:
+        tx.execute(delivery.update().values(lease_until=1.0))
+    with playing.store.begin() as tx:
+        settle_as_sent(tx, first.delivery_id, "m_1", playing.now)
+
+        def lapse() -> int:
+            with playing.store.begin() as other:
+                return deliveries.lapse_leases(other, playing.now)
+
+        assert at_the_same_time(lapse) == 1
+    assert playing.counts() == {"sent": 1, "unknown": 1}
+
+
+def test_freezing_waits_for_no_conversation(server: Make) -> None:
+    """Webhooks of several people are recorded together, each with the person locked."""
+    server.token(server.out_of_window("7001"), server.topic())
+    with server.store.begin() as tx:
+        person(tx, "7001")
+        playing = at_the_same_time(lambda: Campaign(server, topic="restock"))
+    assert playing.counts() == {"queued": 1}
+
+
+def test_a_person_whose_webhook_is_recorded_is_sent_to_a_moment_later(server: Make) -> None:
+    playing = Campaign(server, "7001", "7002")
+    job = playing.take()
+    with playing.store.begin() as tx:
+        person(tx, "7001")
+        (other,) = at_the_same_time(lambda: playing.begin(job))
+    (one,) = playing.begin(job)
+    assert one.delivery_id != other.delivery_id

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
+from test_batches import settle
 from test_promises import HOUR, Flight, Promises, ends, faults, hurry, mostly, rarely, said, topic_names
 
 from otn import batches, broadcasts
@@ -230,8 +231,7 @@ class Broadcasts(Promises):
         if job is None or not isinstance(flight.attempt, Attempt):
             super()._settle(flight)
             return
-        with self.store.begin() as tx:
-            answers = batches.settle(tx, [(flight.attempt, flight.outcome)], self.now)
+        answers = settle(self.store, [(flight.attempt, flight.outcome)], self.now)
         with self.store.begin() as tx:
             batches.draw_conclusions(tx, job, answers, self.now)
         if isinstance(flight.outcome, SendError):

@@ -174,6 +174,7 @@ def cancel(tx: Tx, broadcast_id: int, now: datetime, reason: str, limit: int) ->
         .where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.is_(None))
         .where(delivery.c.state == _QUEUED)
         .limit(limit)
+        .with_for_update(of=delivery, key_share=True, skip_locked=True)
     )
     skipped = tx.execute(
         delivery.update()

@@ -21,19 +21,20 @@ _COLUMNS = tuple(contact.c[name] for name in Contact.__dataclass_fields__)
 _ON_PAGE = sa.select(*_COLUMNS).where(
     contact.c.page_id == sa.bindparam("page"), contact.c.psid == sa.bindparam("person")
 )
+# Nobody changes a person's id: whoever only refers to it (FOR KEY SHARE, as a foreign key does) need not wait.
 _SEVERAL_LOCKED = (
     sa.select(*_COLUMNS)
     .where(contact.c.page_id == sa.bindparam("page"))
     .where(contact.c.psid.in_(sa.bindparam("people", expanding=True)))
     .order_by(contact.c.id)
-    .with_for_update()
+    .with_for_update(key_share=True)
 )
 _ON_ANY_PAGE = (
     sa.select(*_COLUMNS).where(contact.c.psid == sa.bindparam("person")).order_by(contact.c.page_id)
 )
 _FIRST_WITH_PSID = sa.select(sa.func.min(contact.c.id)).where(contact.c.psid == sa.bindparam("person"))
 _BY_ID = sa.select(*_COLUMNS).where(contact.c.id == sa.bindparam("contact"))
-_LOCKED = _BY_ID.with_for_update()
+_LOCKED = _BY_ID.with_for_update(key_share=True)
 _LATER_WINDOW = (
     contact.update()
     .where(contact.c.id == sa.bindparam("contact"))
@@ -57,7 +58,9 @@ _TAKE_TURN = (
         turn_lease_until=db_epoch() + sa.bindparam("seconds", type_=sa.Float),
     )
 )
-_HOLDS_TURN = sa.select(_OWN_TURN).where(contact.c.id == sa.bindparam("contact")).with_for_update()
+_HOLDS_TURN = (
+    sa.select(_OWN_TURN).where(contact.c.id == sa.bindparam("contact")).with_for_update(key_share=True)
+)
 _GIVE_TURN_BACK = (
     contact.update()
     .where(contact.c.id == sa.bindparam("contact"), _OWN_TURN)

@@ -71,7 +71,7 @@ _CLAIM = (
     .where(delivery.c.state.in_([_QUEUED, _UNKNOWN]))
     .order_by(delivery.c.state, delivery.c.id)
     .limit(sa.bindparam("most"))
-    .with_for_update(of=[delivery, contact], skip_locked=True)
+    .with_for_update(of=[delivery, contact], key_share=True, skip_locked=True)
 )
 
 
@@ -154,6 +154,20 @@ def postpone_all(tx: Tx, later: Sequence[Mapping[str, Any]]) -> None:
     """Look at claimed deliveries again later. Each: delivery, until."""
     if later:
         tx.execute(_POSTPONE, list(later))
+
+
+_FREE_ONES = (
+    sa.select(delivery.c.id)
+    .where(delivery.c.id.in_(sa.bindparam("deliveries", expanding=True)))
+    .with_for_update(key_share=True, skip_locked=True)
+)
+
+
+def lock_free(tx: Tx, delivery_ids: Sequence[int]) -> list[int]:
+    """Lock those of these deliveries that nobody else has locked; which they are."""
+    if not delivery_ids:
+        return []
+    return list(tx.execute(_FREE_ONES, {"deliveries": list(delivery_ids)}).scalars())
 
 
 def settle_all_sent(tx: Tx, sent: Sequence[tuple[int, str | None]], now: datetime) -> None:
@@ -292,6 +306,8 @@ def lapse_leases(tx: Tx, now: datetime, limit: int = 500) -> int:
         sa.select(delivery.c.id)
         .where(UNSETTLED, delivery.c.state == _SENDING, delivery.c.lease_until < db_epoch())
         .limit(limit)
+        # What is being settled at this moment needs nobody.
+        .with_for_update(key_share=True, skip_locked=True)
     )
     lapsed = tx.execute(
         delivery.update()
@@ -314,6 +330,7 @@ def give_up_unconfirmed(tx: Tx, now: datetime, limit: int = 500) -> int:
         .where(UNSETTLED, delivery.c.state == _UNKNOWN, delivery.c.route != Route.TOKEN.value)
         .where(delivery.c.sending_at <= now - UNCONFIRMED_AFTER)
         .limit(limit)
+        .with_for_update(key_share=True, skip_locked=True)
     )
     given_up = tx.execute(
         delivery.update()
