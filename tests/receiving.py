@@ -11,7 +11,7 @@ from aiohttp import web
 from otn import intake
 from otn.app import SENDING, App, open_app
 from otn.errors import StoreUnavailable
-from otn.events import Event, parse
+from otn.events import parse
 from otn.store.writer import GroupWriter
 
 
@@ -19,13 +19,12 @@ async def serve(app: App, port: int) -> None:
     """Answer 200 for what is durable, 503 while the database does not answer."""
     writer = GroupWriter(app.store)
 
-    async def record(event: Event) -> None:
-        now, vault, own = app.clock(), app.require_vault(), {event.page_id}
-        await writer.run(lambda tx: intake.record(tx, vault, event, own_pages=own, now=now))
-
     async def webhook(request: web.Request) -> web.Response:
+        now, vault = app.clock(), app.require_vault()
+        events = parse(await request.read(), now)
+        own = {event.page_id for event in events}
         try:
-            await asyncio.gather(*(record(event) for event in parse(await request.read(), app.clock())))
+            await writer.run(lambda tx: intake.record(tx, vault, events, own_pages=own, now=now))
         except StoreUnavailable:
             return web.Response(status=503)
         return web.Response()

@@ -292,7 +292,9 @@ class TestFollowUpAgain:
         with app.store.begin() as tx:
             attempt = delivery.begin(tx, vault, order, now)
         assert isinstance(attempt, Attempt)
-        outcome = Sent(message_id="m_1", recipient_id=PSID) if state == "sent" else OutcomeUnknown("no answer")
+        outcome = (
+            Sent(message_id="m_1", recipient_id=PSID) if state == "sent" else OutcomeUnknown("no answer")
+        )
         with app.store.begin() as tx:
             delivery.settle(tx, attempt, outcome, now)
 

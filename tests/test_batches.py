@@ -17,11 +17,11 @@ from otn.batches import Answered, Job
 from otn.broadcasts import Plan, Timetable
 from otn.delivery import settle as settle_one
 from otn.delivery import settle_as_sent
-from otn.errors import OutcomeUnknown, Refusal, Refused, SendError, Unreachable
+from otn.errors import OutcomeUnknown, Refusal, Refused, SendError, StoreUnavailable, Unreachable
 from otn.graph.protocol import Sent
 from otn.messages import text
 from otn.models import Attempt, Broadcast, DeliveryState
-from otn.store import Store, Tx, chunks, contacts, deliveries, pages
+from otn.store import Store, Tx, chunks, contacts, deliveries, engine, pages
 from otn.store import broadcasts as stored
 from otn.store.schema import chunk, delivery, otn_token
 from otn.vault import Vault
@@ -406,3 +406,26 @@ def test_a_person_whose_webhook_is_recorded_is_sent_to_a_moment_later(server: Ma
         (other,) = at_the_same_time(lambda: playing.begin(job))
     (one,) = playing.begin(job)
     assert one.delivery_id != other.delivery_id
+
+
+def test_who_stands_still_in_the_middle_of_a_transaction_stops_nobody_for_long(
+    server: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process, or one whose machine is gone: the server ends its transaction and frees what it locked."""
+    monkeypatch.setattr(engine, "_STANDSTILL_SECONDS", 1)
+    playing = Campaign(server, "7001", "7002")
+    stopped = Store(str(server.store.engine.url))
+
+    def pause() -> None:
+        with playing.store.begin() as tx:
+            broadcasts.pause(tx, playing.id, who="ann", now=playing.now)
+
+    def stand_still() -> None:
+        with stopped.begin() as tx:
+            stored.lock(tx, playing.id)
+            at_the_same_time(pause)
+
+    with pytest.raises(StoreUnavailable):
+        stand_still()
+    stopped.close()
+    assert playing.planned.state.value == "paused"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import sqlalchemy as sa
 from havoc import FAULTS, OPEN_QUESTIONS, Findings, Scene, Worker, crowd, judge, scene
 
 from otn import worker
+from otn.delivery import LEASE_SECONDS
 from otn.dev.processes import free_port
 from otn.models import BroadcastState
 from otn.policy import UNCONFIRMED_AFTER
@@ -139,7 +141,9 @@ def test_a_hundred_kills_during_a_great_broadcast(ground: Ground, tmp_path: Path
         playing.schedule()
         for each in playing.workers:
             each.start()
-        playing.until(lambda: is_over(playing) and not plot, lambda: go_on(playing, plot))
+        playing.until(
+            lambda: is_over(playing) and not plot and len(playing.workers) == 4, lambda: go_on(playing, plot)
+        )
         found, lasted = settle_down(playing), time.monotonic() - began
         report(playing, found, lasted)
         assert playing.kills >= KILLS
@@ -156,11 +160,10 @@ def plot_of(playing: Scene, ground: Ground) -> Plot:
     plot: Plot = [(0.95 * total * chance.random(), playing.kill_one) for _ in range(KILLS)]
     plot += [
         (0.05 * total, sleeper.start),
-        (0.3 * total, lambda: sleeper.signal(signal.SIGSTOP)),
+        (0.3 * total, lambda: stand_still(playing, sleeper)),
         (0.4 * total, lambda: playing.control("POST", "/faults", {"kind": "throttle"})),
         (0.5 * total, lambda: ground.lose_queue(playing.root)),
         (0.6 * total, ground.restart_database),
-        (0.9 * total, lambda: wake(playing, sleeper)),
     ]
     for number, answers in enumerate(OPEN_QUESTIONS):
         answer = partial(playing.control, "PATCH", "/settings", answers)
@@ -168,10 +171,15 @@ def plot_of(playing: Scene, ground: Ground) -> Plot:
     return sorted(plot, key=lambda each: -each[0])
 
 
-def wake(playing: Scene, sleeper: Worker) -> None:
-    """A worker goes on that stood still for longer than its leases."""
-    sleeper.signal(signal.SIGCONT)
-    playing.workers.append(sleeper)
+def stand_still(playing: Scene, sleeper: Worker) -> None:
+    """A worker stands still for longer than its leases, and goes on."""
+
+    def go_on() -> None:
+        sleeper.signal(signal.SIGCONT)
+        playing.workers.append(sleeper)
+
+    sleeper.signal(signal.SIGSTOP)
+    threading.Timer(LEASE_SECONDS + 10, go_on).start()
 
 
 def go_on(playing: Scene, plot: Plot) -> None:

@@ -129,7 +129,9 @@ def with_psids(tx: Tx, psids: Collection[str]) -> list[Contact]:
 def lock_free(tx: Tx, contact_ids: Collection[int]) -> list[Contact]:
     """Those of these people whom nobody else has locked, locked: nobody waits here, so nobody waits in a circle."""
     query = sa.select(*_COLUMNS).where(contact.c.id.in_(list(contact_ids))).order_by(contact.c.id)
-    return [Contact(**row._mapping) for row in tx.execute(query.with_for_update(skip_locked=True))]
+    return [
+        Contact(**row._mapping) for row in tx.execute(query.with_for_update(key_share=True, skip_locked=True))
+    ]
 
 
 def by_psid(tx: Tx, psid: str, page_id: str | None = None) -> Contact | None:

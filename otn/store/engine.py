@@ -24,6 +24,9 @@ Tx: TypeAlias = Connection
 """A transaction that is open: what every function beside this module takes first."""
 
 _BUSY_SECONDS = 10
+# A process that stands still in the middle of a transaction (stopped, or its machine is gone) keeps what it has
+# locked, and everybody would wait for it. After so long the server ends the transaction; ours last milliseconds.
+_STANDSTILL_SECONDS = 15
 _SQLITE_READ_ONLY = "otn_read_only"
 
 
@@ -64,6 +67,12 @@ class Store:
             self._engine = _sqlite_engine(self._url) if self.is_sqlite else _server_engine(self._url)
         return self._engine
 
+    @property
+    def _reading(self) -> dict[str, Any]:
+        # On a server each statement sees what is committed then, in a transaction or not: without one, whoever
+        # prints in between, and waits for a pager, keeps nothing open.
+        return {_SQLITE_READ_ONLY: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+
     @contextmanager
     def begin(self) -> Iterator[Tx]:
         """A transaction that may write; commits at the end, rolls back on any exception.
@@ -79,7 +88,7 @@ class Store:
     def read(self) -> Iterator[Tx]:
         """A transaction that only reads. Raises StoreUnavailable like `begin`."""
         with _translated(), self.engine.connect() as connection:
-            reading = connection.execution_options(**{_SQLITE_READ_ONLY: True})
+            reading = connection.execution_options(**self._reading)
             with reading.begin():
                 yield reading
 
@@ -108,7 +117,7 @@ def is_conflict(error: Exception) -> bool:
 
 
 def _server_engine(url: sa.engine.URL) -> Engine:
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         future=True,
         pool_pre_ping=True,
@@ -116,6 +125,14 @@ def _server_engine(url: sa.engine.URL) -> Engine:
         max_overflow=5,
         executemany_mode="values_plus_batch",  # many updates are one journey to the server
     )
+    sa.event.listen(engine, "connect", _on_server_connect)
+    return engine
+
+
+def _on_server_connect(connection: Any, _record: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{_STANDSTILL_SECONDS}s'")
+    connection.commit()  # else a rollback takes it back
 
 
 def _sqlite_engine(url: sa.engine.URL) -> Engine:
