@@ -22,6 +22,8 @@ from otn.app import SENDING, App, open_app
 from otn.events import WindowOpening, parse
 from otn.policy import token_expiry, window_until
 from otn.store import Store, contacts, pages, tokens, topics
+from otn.store.contacts import Opening
+from otn.store.tokens import NewToken
 from simulator.testing import (
     APP_SECRET,
     PAGE_TOKEN,
@@ -153,10 +155,10 @@ class Project:
             for one in wish:
                 found = contacts.ensure(tx, self.page_id, str(one["psid"]), now)
                 until = window_until(WindowOpening.MESSAGE, now)
-                contacts.open_window(tx, found.id, opened_by="message", at=now, until=until)
+                opening = Opening(contact_id=found.id, opened_by="message", at=now, until=until)
+                contacts.open_windows(tx, [opening])
                 (secret,) = one["tokens"]  # type: ignore[misc]
-                tokens.keep(
-                    tx,
+                given = NewToken(
                     contact_id=found.id,
                     topic_id=about.id,
                     permission_request_id=None,
@@ -165,8 +167,9 @@ class Project:
                     payload=f"otn:{topic}",
                     opted_in_at=now,
                     expires_at=token_expiry(now),
-                    now=now,
+                    created_at=now,
                 )
+                tokens.keep(tx, [given])
         return [str(one["psid"]) for one in wish]
 
     def agree(self, psid: str, topic: str = TOPIC) -> None:
