@@ -134,6 +134,7 @@ class Scene:
     people: list[Somebody]
     chance: random.Random
     workers: list[Worker]
+    sleeper: Worker  # one that nobody kills
     id: int = 0
     kills: int = 0
     session: requests.Session = field(default_factory=requests.Session)
@@ -227,13 +228,13 @@ def scene(
         _start(end, root, "receiver", [receiver, str(root), str(ports["receiver"])], ports)
         app = open_app(root, {}, need=SENDING)
         end.callback(app.store.close)
-        playing = Scene(root, app, url, list(people), random.Random(seed), [])  # noqa: S311 - chance, no secret
+        playing = Scene(root, app, url, list(people), random.Random(seed), [], Worker(root, "sleeper"))  # noqa: S311 - chance, no secret
         addresses = [f"{url}/simulator/health", f"http://127.0.0.1:{ports['receiver']}/"]
         playing.until(lambda: all(answers(address) for address in addresses), patience=START)
         playing.control("PATCH", "/settings", {"deliveries": False, "retry_delays": [0.5] * 20 + [4.0] * 80})
         populate(playing)
         playing.workers += [Worker(root, f"worker{number}") for number in range(workers)]
-        for worker in playing.workers:
+        for worker in (*playing.workers, playing.sleeper):
             end.callback(worker.kill)
         yield playing
 

