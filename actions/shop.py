@@ -19,6 +19,7 @@ Events = list[dict[str, Any]]
 
 RESTOCK, PRICE = "restock-", "price-"  # the families of topics
 SHOP = "https://shop.example"
+WANTS_A_PERSON = "wants-a-person"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,13 +154,17 @@ class ActionKeepFeedback(Action):  # type: ignore[misc] # as above
 
 
 class ActionHandOver(Action):  # type: ignore[misc] # as above
-    """Call a person: a line in the log, for whoever watches it. They answer by `otn send --human-agent`."""
+    """Call a person: a tag for whoever looks at people (`otn contacts`), a line for whoever watches the log.
+
+    They answer by `otn send --human-agent`, within 7 days.
+    """
 
     def name(self) -> str:
         return "action_hand_over"
 
     async def run(self, dispatcher: CollectingDispatcher, tracker: Tracker, domain: Domain) -> Events:
         logger.warning("conversation %s wants a person", tracker.sender_id)
+        dispatcher.utter_message(otn_tags=[WANTS_A_PERSON])
         return []
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from rasa_sdk import Action, FormValidationAction, Tracker
 from rasa_sdk.events import SlotSet
 from rasa_sdk.executor import CollectingDispatcher
 
+from otn.remembering import VALUE_MAX
 from otn_actions import intent_of
-
-logger = logging.getLogger(__name__)
 
 Domain = dict[str, Any]
 Events = list[dict[str, Any]]
@@ -43,16 +41,18 @@ class ValidateSurveyForm(FormValidationAction):  # type: ignore[misc] # rasa_sdk
 
 
 class ActionKeepSurvey(Action):  # type: ignore[misc] # as above
-    """Set `survey_result` (good, bad), and make room for the next answer."""
+    """Keep the answer as attributes of the person, `survey_score` and `survey_comment`: the channel writes them.
+
+    Sets `survey_result` (good, bad), and makes room for the next answer.
+    """
 
     def name(self) -> str:
         return "action_keep_survey"
 
     async def run(self, dispatcher: CollectingDispatcher, tracker: Tracker, domain: Domain) -> Events:
-        score = tracker.get_slot("survey_score")
-        logger.info(
-            "survey: score %s, comment of %d characters", score, len(tracker.get_slot("survey_comment") or "")
-        )
+        score, comment = tracker.get_slot("survey_score"), tracker.get_slot("survey_comment") or ""
+        answer = {"survey_score": score, "survey_comment": comment[:VALUE_MAX] or None}
+        dispatcher.utter_message(otn_remember=answer)
         return [
             SlotSet("survey_result", "bad" if score in BAD else "good"),
             SlotSet("survey_score", None),

@@ -29,7 +29,9 @@ from otn.dev.processes import Processes, free_port
 
 Json = dict[str, Any]
 
-PATIENCE = 60.0  # seconds for any message: a machine may be busy
+# Seconds: a machine may be busy.
+START = 300.0
+PATIENCE = 60.0  # for any message
 
 
 @dataclass(kw_only=True)
@@ -134,6 +136,13 @@ class Work:
         assert code == 0, output
         return sorted(token["topic"] for token in json.loads(output) if token["state"] == "available")
 
+    def known_of(self, person: Person) -> Json:
+        """Attributes and tags of this person."""
+        code, output = self.operator.run("contacts", "export", person.psid)
+        assert code == 0, output
+        exported: Json = json.loads(output)
+        return exported
+
     def log(self, program: str) -> str:
         """What a program printed so far."""
         return (self.stage / f"{program}.log").read_text(encoding="utf-8", errors="replace")
@@ -159,7 +168,7 @@ def at_work(home: Path) -> Iterator[Work]:
         for program in demo.cast(home, environ, ports)
     ]
     with Processes(programs, folder=stage, log_folder=stage) as running:
-        running.wait_until_up(threading.Event())
+        running.wait_until_up(threading.Event(), START)
         yield work
         running.check()
 

@@ -638,21 +638,25 @@ class TestSurvey:
     @pytest.mark.parametrize(
         ("score", "result"), [("1", "bad"), ("2", "bad"), ("3", "good"), ("4", "good"), ("5", "good")]
     )
-    async def test_two_and_less_are_bad_and_there_is_room_for_the_next(
-        self, score: str, result: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        caplog.set_level("INFO")
+    async def test_two_and_less_are_bad_and_there_is_room_for_the_next(self, score: str, result: str) -> None:
         slots = {"survey_score": score, "survey_comment": "it was late"}
-        answered, _said, _others = await run(survey.ActionKeepSurvey(), a_tracker(slots=slots))
+        answered, said, _others = await run(survey.ActionKeepSurvey(), a_tracker(slots=slots))
         assert answered == {"survey_result": result, "survey_score": None, "survey_comment": None}
-        assert "late" not in caplog.text
+        assert [message["otn_remember"] for message in said] == [slots]
+
+    @pytest.mark.parametrize(("comment", "kept"), [("", None), ("x" * 501, "x" * 500)])
+    async def test_an_answer_takes_the_place_of_the_one_before(self, comment: str, kept: str | None) -> None:
+        slots = {"survey_score": "4", "survey_comment": comment}
+        _answered, (said,), _others = await run(survey.ActionKeepSurvey(), a_tracker(slots=slots))
+        assert said["otn_remember"] == {"survey_score": "4", "survey_comment": kept}
 
 
 class TestPeople:
-    async def test_whoever_watches_the_log_learns_who_wants_a_person(
+    async def test_who_wants_a_person_is_tagged_and_stands_in_the_log(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        assert await run(shop.ActionHandOver(), a_tracker()) == ({}, [], [])
+        slots, (said,), others = await run(shop.ActionHandOver(), a_tracker())
+        assert (slots, said["otn_tags"], others) == ({}, ["wants-a-person"], [])
         assert f"conversation {PSID} wants a person" in caplog.text
 
     async def test_feedback_makes_room_for_the_next_and_is_not_logged(

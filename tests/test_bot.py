@@ -168,7 +168,8 @@ class Chat:
             await self.agent.tracker_store.save(tracker)
 
     def _said(self) -> list[str]:
-        return [message.get("utter_action") or message.get("text") for message in self.output.sent]
+        said = [message.get("utter_action") or message.get("text") for message in self.output.sent]
+        return [words for words in said if words]  # a wish to remember something has none
 
 
 def parsed(intent: str, entities: Mapping[str, str]) -> Any:
@@ -473,6 +474,9 @@ async def test_a_bad_score_hands_over_to_a_person(chat: Chat) -> None:
     await chat.was_told("order-survey", "survey", "How was your order, 1 to 5?")
     assert await chat.say("2") == [ASK_COMMENT]
     assert await chat.say("no") == ["utter_survey_sorry", "utter_handover"]
+    kept, *_words, tagged = chat.output.sent
+    assert kept["otn_remember"] == {"survey_score": "2", "survey_comment": None}
+    assert tagged["otn_tags"] == ["wants-a-person"]
     assert (await chat.tracker()).latest_action_name == "action_listen"
     assert await chat.say("hello") == ["utter_greet"]
 

@@ -165,8 +165,6 @@ def test_a_survey_days_after_a_purchase_and_a_person_for_whoever_is_not_happy(wo
     ada.hears("I'm sorry that it did not go well.", "I've called a colleague")
     work.operator.run("send", ada.psid, "--human-agent", "--topic", "order-survey", "--text", "I am Mia. …")
     ada.hears("I am Mia.")
-    assert f"conversation {ada.psid} wants a person" in work.log("actions")
-    assert "it scratches" not in work.log("actions") + work.log("rasa")
 
     work.sends(bob, "order-survey", "How was your order? Do you have a minute?")
     assert bob.hears("How was your order?")[0]["by_token"]
@@ -180,6 +178,12 @@ def test_a_survey_days_after_a_purchase_and_a_person_for_whoever_is_not_happy(wo
     bob.hears("Thank you, that helps us.")
     for person in (ada, bob, eve):
         person.hears_nothing_else()
+    of_ada, of_bob = work.known_of(ada), work.known_of(bob)
+    assert of_ada["attributes"] == {"survey_score": "2", "survey_comment": "it scratches"}
+    assert (of_ada["tags"], of_bob["tags"]) == (["wants-a-person"], [])
+    assert of_bob["attributes"] == {"survey_score": "5"}
+    assert f"conversation {ada.psid} wants a person" in work.log("actions")
+    assert "it scratches" not in work.log("actions") + work.log("rasa")
 
 
 def test_a_guide_comes_as_a_card_and_its_button_opens_the_window(work: Work) -> None:

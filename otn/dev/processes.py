@@ -86,9 +86,9 @@ class Processes:
     ) -> None:
         self.stop()
 
-    def wait_until_up(self, stop: threading.Event) -> bool:
+    def wait_until_up(self, stop: threading.Event, seconds: float = START_SECONDS) -> bool:
         """Wait until every address answers; False when told to stop first. Raises StartError when one fails."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + seconds
         silent = [program for program in self._programs if program.answers_at]
         while silent:
             self.check()
@@ -96,7 +96,7 @@ class Processes:
             if silent and time.monotonic() > deadline:
                 names = ", ".join(program.name for program in silent)
                 raise StartError(
-                    f"{names} did not answer within {START_SECONDS:.0f} s{self._see_log(silent[0].name)}"
+                    f"{names} did not answer within {seconds:.0f} s{self._see_log(silent[0].name)}"
                 )
             if silent and stop.wait(LOOK_EVERY_SECONDS):
                 return False
