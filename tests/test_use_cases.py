@@ -125,23 +125,32 @@ def test_a_collection_is_launched_and_a_late_tap_disturbs_nothing(work: Work) ->
         person.hears_nothing_else()
 
 
-def test_tickets_go_on_sale_for_those_who_agreed(work: Work) -> None:
-    ada, bob = work.person("Ada"), work.person("Bob")
-    for person in (ada, bob):
+def test_tickets_go_on_sale_for_all_who_agreed_at_a_set_time(work: Work) -> None:
+    ada, bob, eve = (work.person(name) for name in ("Ada", "Bob", "Eve"))
+    for person in (ada, bob, eve):
         person.says("when do the concert tickets go on sale?")
         person.hears("Tickets for our summer concert", TAP, "[Notify Me] Summer concert tickets")
-    ada.taps_notify_me()
-    ada.hears(*THANKS)
-    bob.says("yes")
-    bob.hears("Just tap Notify Me")
+    for person in (ada, bob):
+        person.taps_notify_me()
+        person.hears(*THANKS)
+    eve.says("yes")
+    eve.hears("Just tap Notify Me")
+    message = ("--response", "utter_otn_follow_up_tickets")
+    broadcast = work.types("broadcasts", "create", "--topic", "summer-concert", *message, "--json")["id"]
+    work.types("broadcasts", "schedule", str(broadcast), "--at", work.in_hours(100), "--yes")
 
-    work.hours_pass(100)
-    work.sends(ada, "summer-concert", "Tickets are on sale now. The link?")
-    assert ada.hears("Tickets are on sale now.")[0]["by_token"]
-    ada.says("of course")
+    work.hours_pass(99)
+    assert work.types("broadcasts", "show", str(broadcast), "--json")["state"] == "scheduled"
+    work.hours_pass(2)
+    for person in (ada, bob):
+        assert person.hears("Tickets for the summer concert are on sale now.")[0]["by_token"]
+    ada.taps("Yes, please")
     ada.hears("Here you go: https://shop.example/concert", "Each person can buy four")
-    work.sends(bob, "summer-concert", "Tickets are on sale now.", refused="gave no permission")
-    bob.hears_nothing_else()
+    bob.taps("I can't come")
+    bob.hears("No problem.")
+    work.sends(eve, "summer-concert", "Tickets are on sale now.", refused="gave no permission")
+    for person in (ada, bob, eve):
+        person.hears_nothing_else()
 
 
 def test_a_survey_days_after_a_purchase_and_a_person_for_whoever_is_not_happy(work: Work) -> None:
@@ -163,7 +172,7 @@ def test_a_survey_days_after_a_purchase_and_a_person_for_whoever_is_not_happy(wo
     ada.hears("Thank you! Is there anything you'd like to add?")
     ada.says("it scratches")
     ada.hears("I'm sorry that it did not go well.", "I've called a colleague")
-    work.operator.run("send", ada.psid, "--human-agent", "--topic", "order-survey", "--text", "I am Mia. …")
+    work.types("send", ada.psid, "--human-agent", "--topic", "order-survey", "--text", "I am Mia. …")
     ada.hears("I am Mia.")
 
     work.sends(bob, "order-survey", "How was your order? Do you have a minute?")
@@ -178,7 +187,7 @@ def test_a_survey_days_after_a_purchase_and_a_person_for_whoever_is_not_happy(wo
     bob.hears("Thank you, that helps us.")
     for person in (ada, bob, eve):
         person.hears_nothing_else()
-    of_ada, of_bob = work.known_of(ada), work.known_of(bob)
+    of_ada, of_bob = (work.types("contacts", "export", each.psid) for each in (ada, bob))
     assert of_ada["attributes"] == {"survey_score": "2", "survey_comment": "it scratches"}
     assert (of_ada["tags"], of_bob["tags"]) == (["wants-a-person"], [])
     assert of_bob["attributes"] == {"survey_score": "5"}
