@@ -338,9 +338,11 @@ def sweep_cancelled(tx: Tx, now: datetime) -> int:
     """
     done = 0
     for broadcast_id in chunks.of_cancelled(tx):
-        if done < ROWS:
-            done += chunks.cancel(tx, broadcast_id, now, Reason.CANCELLED.value, ROWS - done)
-        for delivery_id in chunks.in_doubt(tx, broadcast_id, ROWS - done):
+        while done < ROWS and (
+            skipped := chunks.cancel(tx, broadcast_id, now, Reason.CANCELLED.value, ROWS - done)
+        ):
+            done += skipped
+        for delivery_id in deliveries.lock_free(tx, chunks.in_doubt(tx, broadcast_id, ROWS - done)):
             done += delivery.leave_unconfirmed(tx, delivery_id, now)
         if done < ROWS:
             chunks.close_settled(tx, broadcast_id, now)

@@ -17,7 +17,7 @@ from otn.models import BroadcastState, Chunk, DeliveryState, Route
 from otn.store.engine import Tx, db_epoch
 from otn.store.schema import broadcast, chunk, delivery, page
 
-CHUNKS_A_LOOK = 100  # of a cancelled broadcast: with local times, each may hold few people
+CHUNKS_A_LOOK = 10  # of a cancelled broadcast
 
 _COLUMNS = tuple(chunk.c[name] for name in Chunk.__dataclass_fields__)
 _QUEUED, _SENDING, _UNKNOWN = (
