@@ -124,8 +124,10 @@ print(*sorted(executor.actions))
         "action_forget_me",
         "action_otn_fallback",
         "action_otn_status",
+        "action_remember_contact",
         "action_request_otn",
         "action_send_otn_follow_up",
+        "action_tag_contact",
     ], done.stderr
 
 
