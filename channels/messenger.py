@@ -29,7 +29,7 @@ from otn import intake
 from otn.app import App, compose
 from otn.errors import ConfigError, InvalidSignature, MalformedPayload, StoreUnavailable
 from otn.events import Event, parse, verify_signature
-from otn.intake import Recorded
+from otn.intake import Recorded, Sealed
 from otn.models import InboxState
 from otn.settings import settings_from_channel
 from otn.store import Tx
@@ -200,7 +200,8 @@ class _Line:
         if not self.pages.known:
             raise StoreUnavailable("Graph has not said yet whose access token this is (GET /me)")
         recorded = []
-        for event, outcome in zip(events, await self.doors.writer.run_all(self._keep, events), strict=True):
+        outcomes = await self.doors.writer.run_all(self._keep, intake.seal(self.doors.vault, events))
+        for event, outcome in zip(events, outcomes, strict=True):
             if isinstance(outcome, StoreUnavailable):
                 raise outcome
             if isinstance(outcome, Exception):
@@ -210,7 +211,7 @@ class _Line:
             recorded.append(outcome)
         return recorded
 
-    def _keep(self, tx: Tx, events: Sequence[Event]) -> list[Recorded]:
+    def _keep(self, tx: Tx, events: Sequence[Sealed]) -> list[Recorded]:
         doors = self.doors
         return intake.record(tx, doors.vault, events, own_pages=self.pages.ids, now=doors.now())
 

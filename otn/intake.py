@@ -7,9 +7,10 @@ that nothing in the body can be lost, and a re-delivery changes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from otn.asking import topic_in
 from otn.delivery import settle_as_sent
@@ -42,25 +43,52 @@ class Recorded:
     contact_id: int | None = None
 
 
+class SealedToken(NamedTuple):
+    """A token as it is kept, and the hash that tells it from others."""
+
+    ciphertext: bytes
+    hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """An event that is ready to be recorded: what nobody may read is encrypted."""
+
+    event: Event
+    raw: bytes = field(repr=False)
+    token: SealedToken | None = field(default=None, repr=False)  # of an OTN opt-in
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Draft:
     """An event, whose doing it is, and what the inbox is to call it."""
 
-    event: Event
+    sealed: Sealed
     contact: Contact | None
     state: InboxState
 
+    @property
+    def event(self) -> Event:
+        return self.sealed.event
+
+
+def seal(vault: Vault, events: Iterable[Event]) -> list[Sealed]:
+    """Make events ready to be recorded. Before the transaction, for which others wait: it takes as long."""
+    return [
+        Sealed(event=event, raw=vault.seal(event.raw), token=_sealed_token(vault, event)) for event in events
+    ]
+
 
 def record(
-    tx: Tx, vault: Vault, events: Sequence[Event], *, own_pages: Collection[str], now: datetime
+    tx: Tx, vault: Vault, events: Sequence[Sealed], *, own_pages: Collection[str], now: datetime
 ) -> list[Recorded]:
     """Record events and their effects, all with the same few statements; what became of each, in order.
 
     Run it in a SAVEPOINT: if it raises, nothing of it may stay. One event at a time then shows which is to
     blame, and costs its neighbours nothing. At most a few hundred at once.
     """
-    people = _people(tx, [event for event in events if _is_ours(event, own_pages)], now)
-    drafts = [_draft(event, people, own_pages) for event in events]
+    people = _people(tx, [each.event for each in events if _is_ours(each.event, own_pages)], now)
+    drafts = [_draft(sealed, people, own_pages) for sealed in events]
     new = _insert(tx, vault, drafts, now)
     recorded, effective = [], []
     for draft in drafts:
@@ -70,15 +98,15 @@ def record(
             del new[key]  # told twice at once, it is new once
             effective.append(draft)
         recorded.append(_recorded(draft, is_new=is_new))
-    _take_effect(tx, vault, effective, now)
+    _take_effect(tx, effective, now)
     return recorded
 
 
 def record_broken(tx: Tx, vault: Vault, event: Event, why: str, now: datetime) -> Recorded:
     """Keep an event whose recording failed, so that somebody can look at it; of an opt-in the token too."""
     contact = contacts.find(tx, event.page_id, event.psid) if event.psid else None
-    whole = replace(event, raw=_with_token(event), broken=why)
-    draft = _Draft(event=whole, contact=contact, state=_state(whole, contact, InboxState.BROKEN))
+    (whole,) = seal(vault, [replace(event, raw=_with_token(event), broken=why)])
+    draft = _Draft(sealed=whole, contact=contact, state=_state(event, contact, InboxState.BROKEN))
     return _recorded(draft, is_new=bool(_insert(tx, vault, [draft], now)))
 
 
@@ -102,6 +130,13 @@ def reread(vault: Vault, row: inbox.InboxRow) -> Event:
     )
 
 
+def _sealed_token(vault: Vault, event: Event) -> SealedToken | None:
+    if event.kind is not EventKind.OPTIN_OTN:
+        return None
+    assert event.token is not None  # noqa: S101 - an OTN opt-in without a token is a broken event
+    return SealedToken(vault.seal(event.token.encode()), vault.token_hash(event.token))
+
+
 def _is_ours(event: Event, own_pages: Collection[str]) -> bool:
     return event.page_id in own_pages and event.kind is not EventKind.BROKEN
 
@@ -120,14 +155,15 @@ def _people(tx: Tx, events: Sequence[Event], now: datetime) -> dict[tuple[str, s
     return found
 
 
-def _draft(event: Event, people: Mapping[tuple[str, str], Contact], own_pages: Collection[str]) -> _Draft:
+def _draft(sealed: Sealed, people: Mapping[tuple[str, str], Contact], own_pages: Collection[str]) -> _Draft:
+    event = sealed.event
     if not _is_ours(event, own_pages):
         state = InboxState.BROKEN if event.page_id in own_pages else InboxState.FOREIGN
-        return _Draft(event=event, contact=None, state=state)
+        return _Draft(sealed=sealed, contact=None, state=state)
     contact = people[event.page_id, event.psid] if event.psid else None
     turn = event.kind in _STARTS_A_TURN and not event.standby and contact is not None
     state = _state(event, contact, InboxState.NEW if turn else InboxState.DONE)
-    return _Draft(event=event, contact=contact, state=state)
+    return _Draft(sealed=sealed, contact=contact, state=state)
 
 
 def _state(event: Event, contact: Contact | None, otherwise: InboxState) -> InboxState:
@@ -158,7 +194,7 @@ def _insert(tx: Tx, vault: Vault, drafts: Sequence[_Draft], now: datetime) -> di
                 contact_id=draft.contact.id if draft.contact else None,
                 event_at=draft.event.at,
                 received_at=now,
-                raw=vault.seal(draft.event.raw),
+                raw=draft.sealed.raw,
                 standby=draft.event.standby,
                 state=draft.state.value,
                 error=draft.event.broken,
@@ -168,10 +204,10 @@ def _insert(tx: Tx, vault: Vault, drafts: Sequence[_Draft], now: datetime) -> di
     )
 
 
-def _take_effect(tx: Tx, vault: Vault, drafts: Sequence[_Draft], now: datetime) -> None:
+def _take_effect(tx: Tx, drafts: Sequence[_Draft], now: datetime) -> None:
     done = [(draft.event, draft.contact) for draft in drafts if draft.contact]
     _open_windows(tx, done)
-    _keep_tokens(tx, vault, [one for one in done if one[0].kind is EventKind.OPTIN_OTN], now)
+    _keep_tokens(tx, drafts, now)
     for event, contact in done:
         if effect := _EFFECTS.get(event.kind):
             effect(tx, event, contact, now)
@@ -193,22 +229,26 @@ def _open_windows(tx: Tx, done: Sequence[tuple[Event, Contact]]) -> None:
     contacts.open_windows(tx, openings)
 
 
-def _keep_tokens(tx: Tx, vault: Vault, taps: Sequence[tuple[Event, Contact]], now: datetime) -> None:
+def _keep_tokens(tx: Tx, drafts: Sequence[_Draft], now: datetime) -> None:
     """Keep the tokens. A payload that is not ours leaves the topic open."""
-    named = [topic_in(event.payload) or (None, None) for event, _contact in taps]
+    taps = [
+        (draft.event, draft.contact, draft.sealed.token)
+        for draft in drafts
+        if draft.contact and draft.sealed.token
+    ]
+    named = [topic_in(event.payload) or (None, None) for event, _contact, _token in taps]
     found = {name: topics.use(tx, name, now) for name in sorted({name for name, _ in named if name})}
     went_to = requests.went_to(tx, {request for _, request in named if request is not None})
     given = []
-    for (event, contact), (name, request) in zip(taps, named, strict=True):
-        assert event.token is not None  # noqa: S101 - an OTN opt-in without a token is a broken event
+    for (event, contact, token), (name, request) in zip(taps, named, strict=True):
         topic = found[name] if name else None
         given.append(
             NewToken(
                 contact_id=contact.id,
                 topic_id=topic.id if topic else None,
                 permission_request_id=request if request and went_to.get(request) == contact.id else None,
-                token_hash=vault.token_hash(event.token),
-                ciphertext=vault.seal(event.token.encode()),
+                token_hash=token.hash,
+                ciphertext=token.ciphertext,
                 payload=event.payload,
                 opted_in_at=event.at,
                 expires_at=token_expiry(event.at),

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
 from otn.events import WindowOpening, parse
-from otn.intake import Recorded, record
+from otn.intake import Recorded, record, seal
 from otn.models import Contact, TokenState, Topic
 from otn.policy import token_expiry, window_until
 from otn.store import Store, Tx, contacts, migrate, pages, tokens, topics
@@ -240,7 +240,7 @@ class Make:
         item = {"sender": {"id": psid}, "recipient": {"id": page_id}, "timestamp": happened, **event}
         envelope = {"object": "page", "entry": [{"id": page_id, "time": happened, where: [item]}]}
         arrives = arrives or self.now
-        events = parse(json.dumps(envelope).encode(), arrives)
+        events = seal(self.vault, parse(json.dumps(envelope).encode(), arrives))
         with self.store.begin() as tx, tx.begin_nested():
             return record(tx, self.vault, events, own_pages={PAGE_ID, "2002"}, now=arrives)
 

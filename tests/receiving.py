@@ -22,9 +22,9 @@ async def serve(app: App, port: int) -> None:
     async def webhook(request: web.Request) -> web.Response:
         now, vault = app.clock(), app.require_vault()
         events = parse(await request.read(), now)
-        own = {event.page_id for event in events}
+        own, sealed = {event.page_id for event in events}, intake.seal(vault, events)
         try:
-            await writer.run(lambda tx: intake.record(tx, vault, events, own_pages=own, now=now))
+            await writer.run(lambda tx: intake.record(tx, vault, sealed, own_pages=own, now=now))
         except StoreUnavailable:
             return web.Response(status=503)
         return web.Response()

@@ -245,8 +245,9 @@ class _Recorder:
         assert self.app is not None
         now = self.app.clock()
         own = {entry["id"] for entry in json.loads(body)["entry"]}
+        vault = self.app.require_vault()
         with self.app.store.begin() as tx:
-            intake.record(tx, self.app.require_vault(), parse(body, now), own_pages=own, now=now)
+            intake.record(tx, vault, intake.seal(vault, parse(body, now)), own_pages=own, now=now)
 
 
 def contact_id(app: App, psid: str = "7007") -> int:

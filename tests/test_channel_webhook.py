@@ -214,7 +214,7 @@ async def test_an_event_that_the_database_cannot_take_is_kept_as_broken(
 
     def choke(tx: Any, vault: Any, events: Any, **more: Any) -> Any:
         recorded = record(tx, vault, events, **more)
-        if any(event.psid == "7001" for event in events):
+        if any(sealed.event.psid == "7001" for sealed in events):
             raise ValueError("what a person wrote")
         return recorded
 

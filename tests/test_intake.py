@@ -103,7 +103,7 @@ def test_one_event_told_to_two_processes_at_once_is_one(
         event = event_of({"optin": optin}, now, psid=f"p{number}")
 
         def record(tx: Tx, event: Event = event) -> Any:
-            return intake.record(tx, vault, [event], own_pages={"1001"}, now=now)[0]
+            return intake.record(tx, vault, intake.seal(vault, [event]), own_pages={"1001"}, now=now)[0]
 
         assert sorted(one.is_new for one in at_once(record, record)) == [False, True]
     assert len(kept(store)) == 5
@@ -211,8 +211,9 @@ def test_many_at_once_come_to_the_same_as_one_by_one(
             contacts.mark_undeliverable(tx, make_in(tx, "8", now).id, "blocked")
         outcomes = []
         for events in several:
+            sealed = intake.seal(vault, events)
             with store.begin() as tx:
-                outcomes += intake.record(tx, vault, events, own_pages={"1001", "2002"}, now=now)
+                outcomes += intake.record(tx, vault, sealed, own_pages={"1001", "2002"}, now=now)
         return [(one.state, one.is_new, one.contact_id is None) for one in outcomes], what_is_kept(store)
 
     told = everything_that_can_happen(now)
@@ -239,7 +240,7 @@ async def test_what_the_database_cannot_take_costs_its_neighbours_nothing(
     writer = GroupWriter(store)
     outcomes = await writer.run_all(
         lambda tx, events: intake.record(tx, vault, events, own_pages={"1001"}, now=now),
-        [*good[:20], bad, *good[20:]],
+        intake.seal(vault, [*good[:20], bad, *good[20:]]),
     )
     await writer.close()
     assert isinstance(outcomes.pop(20), UnicodeEncodeError)
@@ -259,7 +260,7 @@ def test_fifty_opt_ins_cost_no_more_statements_than_five(store: Store, make: Any
         events = [event_of(optin(f"{many} {each}"), now, psid=f"{many} {each}") for each in range(many)]
         sa.event.listen(store.engine, "before_cursor_execute", see)
         with store.begin() as tx:
-            intake.record(tx, make.vault, events, own_pages={"1001"}, now=now)
+            intake.record(tx, make.vault, intake.seal(make.vault, events), own_pages={"1001"}, now=now)
         sa.event.remove(store.engine, "before_cursor_execute", see)
         return len(seen)
 
@@ -369,7 +370,7 @@ def test_nothing_of_an_event_stays_if_its_recording_fails(
 
     def record() -> None:
         with store.begin() as tx:
-            intake.record(tx, vault, [event], own_pages={"1001"}, now=now)
+            intake.record(tx, vault, intake.seal(vault, [event]), own_pages={"1001"}, now=now)
 
     for module, name in steps:
         whole = getattr(module, name)
@@ -395,7 +396,7 @@ def test_an_event_is_read_again_as_it_was_recorded(
     for item in (text, {"optin": {"type": "one_time_notif_req", "one_time_notif_token": "t"}}):
         event = event_of(item, now - HOUR)
         with store.begin() as tx:
-            intake.record(tx, vault, [event], own_pages={"1001"}, now=now)
+            intake.record(tx, vault, intake.seal(vault, [event]), own_pages={"1001"}, now=now)
             row = inbox.claim(tx, person_in(tx).id, "a", 60, now)
             assert row is not None
             assert replace(intake.reread(vault, row), raw=event.raw) == replace(event, token=None)

@@ -35,7 +35,7 @@ from otn.delivery import Order
 from otn.errors import Refusal, Refused, SendError, Throttled, Unreachable
 from otn.events import parse
 from otn.graph.protocol import GraphConfig, Sent, build_send, classify, lost, with_metadata
-from otn.intake import record
+from otn.intake import record, seal
 from otn.messages import permission_request
 from otn.models import AskAttempt, Attempt, InboxState, Origin, Route, Topic
 from otn.policy import Allow, Deny
@@ -282,7 +282,7 @@ class Promises(RuleBasedStateMachine):
         (event,) = events = parse(json.dumps(body).encode(), self.now)
         try:
             with self.store.begin() as tx, tx.begin_nested():
-                (recorded,) = record(tx, self.vault, events, own_pages={PAGE}, now=self.now)
+                (recorded,) = record(tx, self.vault, seal(self.vault, events), own_pages={PAGE}, now=self.now)
                 if dies:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
