@@ -54,8 +54,9 @@ test: lint ## Run everything that CI runs: lint, the bot's data, its stories, al
 bench: $(ENVIRONMENT) ## Measure speed and memory against named peers; takes minutes (docs/performance.md)
 	@$(BIN)/python -m benchmarks
 
-chaos: $(ENVIRONMENT) ## Kill two `rasa run` at random moments during 200 webhooks, on SQLite and on PostgreSQL, and count what was lost or repeated
+chaos: $(ENVIRONMENT) ## Kill `rasa run` and `otn worker` at random moments, and count what was lost or repeated; takes half an hour
 	@OTN_KILL_PEOPLE=50 $(BIN)/pytest -q -s --disable-warnings tests/test_kill.py
+	@OTN_KILL_TOKENS=20000 OTN_KILL_WORKERS=100 $(BIN)/pytest -q -s --disable-warnings tests/test_kill_broadcast.py
 
 lock: $(UV) ## Pin the versions of pyproject.toml with hashes (UPGRADE=1: the newest that fit)
 	@$(COMPILE) --python-version 3.8 --group boot -o requirements-boot.lock

@@ -75,8 +75,8 @@ class Somebody:
     change: dict[str, Any] = field(default_factory=dict)  # what is wrong with them
 
 
-def crowd(number: int, seed: int) -> list[Somebody]:
-    """People with a permission each, a few with two; some inside the window, some who can't be reached."""
+def crowd(number: int, seed: int, *, odd_ones: float) -> list[Somebody]:
+    """People with a permission each, a few with two; some inside the window, a share of them can't be reached."""
     chance = random.Random(seed)  # noqa: S311 - chance, not secrets
     odd = [{"blocked": True}, {"unreachable": True}, {"thread_owner": "other"}]
     people = []
@@ -84,7 +84,7 @@ def crowd(number: int, seed: int) -> list[Somebody]:
         texts = tuple(
             f"token-{n}-{k}-{chance.getrandbits(64):x}" for k in range(1 + (chance.random() < 0.03))
         )
-        change = chance.choice(odd) if chance.random() < 0.01 else {}
+        change = chance.choice(odd) if chance.random() < odd_ones else {}
         people.append(Somebody(f"8{n:08}", texts, wrote=chance.random() < 0.02, change=change))
     return people
 
@@ -172,10 +172,13 @@ class Scene:
         self.kills += 1
 
     def leases_run_out(self) -> None:
-        """Instead of waiting for a minute."""
+        """Instead of waiting for a minute. What somebody is writing at this moment is left alone."""
+        for table in (delivery, chunk):
+            held = sa.select(table.c.id).where(table.c.lease_until.isnot(None))
+            free = held.with_for_update(skip_locked=True)
+            with self.app.store.begin() as tx:
+                tx.execute(table.update().where(table.c.id.in_(free)).values(lease_until=1.0))
         with self.app.store.begin() as tx:
-            for table in (delivery, chunk):
-                tx.execute(table.update().where(table.c.lease_until.isnot(None)).values(lease_until=1.0))
             deliveries.lapse_leases(tx, self.app.clock())
 
     def hurry(self) -> None:

@@ -22,9 +22,10 @@ import pytest
 import sqlalchemy as sa
 from havoc import FAULTS, OPEN_QUESTIONS, Findings, Scene, crowd, judge, scene
 
-from otn import worker
+from otn import broadcasts, worker
 from otn.delivery import LEASE_SECONDS
 from otn.dev.processes import free_port
+from otn.messages import attachment
 from otn.models import BroadcastState
 from otn.policy import UNCONFIRMED_AFTER
 from otn.store import Store
@@ -34,6 +35,8 @@ FEW, FEW_KILLS = 300, 4
 TOKENS = int(os.environ.get("OTN_KILL_TOKENS", "0"))
 KILLS = int(os.environ.get("OTN_KILL_WORKERS", "100"))
 SEED = int(os.environ.get("OTN_KILL_SEED", "1"))
+
+great = pytest.mark.skipif(not TOKENS, reason="takes minutes: type `make chaos`")
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,8 @@ def redis_server(folder: Path) -> Iterator[Redis]:
 
 
 def test_killing_workers_costs_nobody_anything(ground: Ground, tmp_path: Path) -> None:
-    """A small one for every change: what the dead held is not waited for."""
-    people = crowd(FEW, SEED)
+    """A small one for every change: what the dead held is not waited for, and everybody can be reached."""
+    people = crowd(FEW, SEED, odd_ones=0)
     with scene(tmp_path / "shop", people, SEED, workers=2, **ground.settings) as playing:
         everything_goes_wrong(playing)
         playing.schedule()
@@ -131,9 +134,44 @@ def test_killing_workers_costs_nobody_anything(ground: Ground, tmp_path: Path) -
         require_all_is_well(playing, settle_down(playing))
 
 
-@pytest.mark.skipif(not TOKENS, reason="takes minutes: type `make chaos`")
+@great
+def test_a_broken_picture_costs_no_permission_although_workers_are_killed(
+    ground: Ground, tmp_path: Path
+) -> None:
+    """It halts; once the picture can be fetched again, the operator goes on, and everybody gets it once."""
+    people = crowd(FEW, SEED, odd_ones=0.01)
+    with scene(tmp_path / "shop", people, SEED, workers=2, **ground.settings) as playing:
+        playing.control("POST", "/faults", BROKEN_PICTURE)
+        playing.schedule(attachment("image", "https://shop.example/blue.jpg"))
+        for each in playing.workers:
+            each.start()
+        playing.until(lambda: playing.counts() not in ({}, {"queued": FEW}))
+        playing.kill_one()
+        playing.until(lambda: playing.state() is BroadcastState.HALTED)
+        playing.leases_run_out()
+        assert playing.delivered() == 0
+        playing.control("DELETE", "/faults")
+        playing.until(lambda: is_over(playing), lambda: operator_goes_on(playing))
+        with playing.app.store.begin() as tx:
+            broadcasts.retry(tx, playing.id, ["bad_media"], who="ann", now=playing.app.clock())
+        playing.until(lambda: is_over(playing), playing.hurry)
+        require_all_is_well(playing, settle_down(playing))
+
+
+BROKEN_PICTURE = {"kind": "error", "code": 100, "subcode": 2018008, "count": None}
+
+
+def operator_goes_on(playing: Scene) -> None:
+    """Resumes it, and again if an answer comes late that speaks of the broken picture."""
+    if playing.state() is BroadcastState.HALTED:
+        with playing.app.store.begin() as tx:
+            broadcasts.resume(tx, playing.id, who="ann", now=playing.app.clock())
+    playing.hurry()
+
+
+@great
 def test_a_hundred_kills_during_a_great_broadcast(ground: Ground, tmp_path: Path) -> None:
-    people = crowd(TOKENS, SEED)
+    people = crowd(TOKENS, SEED, odd_ones=0.01)
     with scene(tmp_path / "shop", people, SEED, workers=3, **ground.settings) as playing:
         everything_goes_wrong(playing)
         plot = plot_of(playing, ground)
