@@ -94,7 +94,12 @@ def test_every_variable_is_explained_and_none_that_is_not_there() -> None:
     assert explained == set(re.findall(OURS, quoted)) - OF_THE_TOOLS
 
 
-def test_the_database_and_the_queue_of_several_machines_are_accepted(tmp_path: Path) -> None:
+def test_the_database_and_the_queue_of_several_machines_are_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "RASA_DB_PASSWORD", "secret"
+    )  # Rasa, once it is imported, insists on what a YAML file names
     part = section(OPERATING, "PostgreSQL, Redis, more than one machine")
     environ = dict(line.split("=", 1) for line in blocks(part, "sh")[0].splitlines())
     (tmp_path / "endpoints.yml").write_text(blocks(part, "yaml")[0])

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
 from otn.models import BroadcastState, Chunk, DeliveryState, Route
-from otn.store.engine import Tx, db_epoch
+from otn.store.engine import Tx, chosen, db_epoch
 from otn.store.schema import broadcast, chunk, delivery, page
 
 CHUNKS_A_LOOK = 10  # of a cancelled broadcast
@@ -188,7 +188,7 @@ def cancel(tx: Tx, broadcast_id: int, now: datetime, reason: str, limit: int) ->
     )
     skipped = tx.execute(
         delivery.update()
-        .where(delivery.c.id.in_(ids.scalar_subquery()), delivery.c.state == _QUEUED)
+        .where(delivery.c.id.in_(chosen(ids)), delivery.c.state == _QUEUED)
         .values(
             state=DeliveryState.SKIPPED.value,
             reason=reason,

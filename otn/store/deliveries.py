@@ -13,7 +13,7 @@ from sqlalchemy.engine import Row
 from otn.models import Contact, Delivery, DeliveryState, Origin, Route
 from otn.policy import UNCONFIRMED_AFTER
 from otn.store import chunks
-from otn.store.engine import Tx, db_epoch, insert_if_new, insert_new
+from otn.store.engine import Tx, chosen, db_epoch, insert_if_new, insert_new
 from otn.store.schema import UNSETTLED, chunk, contact, delivery, topic
 
 _OWN = [
@@ -311,7 +311,7 @@ def lapse_leases(tx: Tx, now: datetime, limit: int = 500) -> int:
     )
     lapsed = tx.execute(
         delivery.update()
-        .where(delivery.c.id.in_(ids), delivery.c.state == _SENDING)
+        .where(delivery.c.id.in_(chosen(ids)), delivery.c.state == _SENDING)
         .values(
             state=_UNKNOWN,
             reason="sender_died",
@@ -334,7 +334,7 @@ def give_up_unconfirmed(tx: Tx, now: datetime, limit: int = 500) -> int:
     )
     given_up = tx.execute(
         delivery.update()
-        .where(delivery.c.id.in_(ids), delivery.c.state == _UNKNOWN)
+        .where(delivery.c.id.in_(chosen(ids)), delivery.c.state == _UNKNOWN)
         .values(state=DeliveryState.UNCONFIRMED.value, settled_at=now)
     )
     return int(given_up.rowcount)

@@ -175,6 +175,14 @@ def _on_sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
+def chosen(query: Any) -> Any:
+    """The ids that a query with a limit and locks finds, for an IN: looked up once.
+
+    As a plain subquery PostgreSQL may run it anew for every row of the other table, and so go beyond its limit.
+    """
+    return sa.select(query.cte("chosen").c.id)
+
+
 def insert_if_new(tx: Tx, table: sa.Table, values: Mapping[str, Any], unique: Sequence[str]) -> Any | None:
     """Insert a row unless its unique columns exist; the new row's primary key, or None if it was there."""
     new = insert_new(tx, table, tuple(values), [tuple(values.values())], unique)
