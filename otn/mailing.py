@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ SETTLE_TRIES = (
 )
 LAPSE = timedelta(seconds=LEASE_SECONDS)
 RENEWAL = LEASE_SECONDS / 4  # between renewals of a chunk's lease while waiting for permits
+CATCHING_UP = 1.01  # times the rate at which what is overdue goes out, so that 290 a second stay below 300
 LOOK = 0.25  # seconds between looks whether to stop, while waiting
 
 log = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ class Pace:
 
     per_second: float | None
     batch: int = 10
-    lanes: int = 8
+    lanes: int = 20
 
 
 async def send_due(app: App, stop: Stop, first: int | None = None, pace: Pace | None = None) -> int:
@@ -165,6 +167,7 @@ class _Mailing:
     async def _post(self, attempt: Attempt, began: float, delay: float) -> Sent | SendError:
         if delay:
             await asyncio.sleep(delay)
+        await self._keep_distance(attempt.page_id)
         if _elapsed() - began > LATEST_START:
             return Unreachable("this process stood still for too long; nothing was sent")
         request = build_send(
@@ -179,6 +182,13 @@ class _Mailing:
             return await self._graph.send(request)
         except SendError as error:
             return error
+
+    async def _keep_distance(self, page_id: str) -> None:
+        """After a standstill of this process, what is overdue goes out one by one, not all at once."""
+        if self._pace.per_second:
+            wait = _distance.next(page_id, 1 / (CATCHING_UP * self._pace.per_second))
+            if wait > 0:
+                await asyncio.sleep(wait)
 
     async def _record(self, job: Job, batch: Batch, results: Sequence[Result]) -> None:
         """Write down Meta's answers, and stop the broadcast if they are reason enough."""
@@ -266,6 +276,25 @@ class _Mailing:
 def _elapsed() -> float:
     """Seconds on a clock that nobody sets, and that goes on where the system has one while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class _Distance:
+    """When a Page's next POST may leave this process; its senders are threads, each with a loop of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free_at: dict[str, float] = {}
+
+    def next(self, page_id: str, gap: float) -> float:
+        """Seconds to wait for a place; the one after it is `gap` seconds later."""
+        with self._lock:
+            now = _elapsed()
+            at = max(now, self._free_at.get(page_id, 0.0))
+            self._free_at[page_id] = at + gap
+            return at - now
+
+
+_distance = _Distance()
 
 
 class _Left:
