@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -15,7 +16,8 @@ from otn.app import SENDING, App, open_app
 from otn.broadcasts import Plan, Timetable
 from otn.graph.sync import SyncGraph
 from otn.messages import text
-from otn.store import chunks
+from otn.store import Tx, chunks
+from otn.store import broadcasts as stored
 from otn.store.schema import delivery
 
 MESSAGE = "Our spring collection is here, {first_name|dear friend}."
@@ -59,3 +61,19 @@ def frozen(app: App, broadcast_id: int) -> int:
     query = sa.select(sa.func.count()).select_from(delivery).where(delivery.c.broadcast_id == broadcast_id)
     with app.store.read() as tx:
         return int(tx.execute(query).scalar_one())
+
+
+def seconds_to_first(app: App, broadcast_id: int) -> float:
+    """How long after it was made its first message was on its way; the bot's own replies do not count."""
+    first = sa.select(delivery.c.sending_at).where(
+        delivery.c.broadcast_id == broadcast_id, delivery.c.sending_at.isnot(None)
+    )
+    with app.store.read() as tx:
+        at = tx.execute(first.order_by(delivery.c.sending_at).limit(1)).scalar_one()
+        made = broadcasts_made(tx, broadcast_id)
+    return float((at - made).total_seconds())
+
+
+def broadcasts_made(tx: Tx, broadcast_id: int) -> datetime:
+    """When it was made."""
+    return stored.get(tx, broadcast_id).created_at

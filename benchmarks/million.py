@@ -7,12 +7,9 @@ same bot on the same file before the broadcast began.
 from __future__ import annotations
 
 import asyncio
-import time
 from itertools import cycle
 from pathlib import Path
 from statistics import median, quantiles
-
-import requests
 
 from benchmarks import campaign, population, programs, traffic
 from benchmarks.programs import OTN, Server
@@ -39,14 +36,18 @@ def run(*, quick: bool) -> Finding:
                 programs.running(stage, [OTN, "worker"], None) as worker,
             ):
                 before = asyncio.run(_answers(bot, seconds / 3))
-                requests.post(f"{graph.url}/reset", timeout=10)
-                scheduled = time.monotonic()
                 made = campaign.schedule(app)
                 during = asyncio.run(_answers(bot, seconds))
-                told = requests.get(f"{graph.url}/count", timeout=10).json()
                 frozen, peak = campaign.frozen(app, made), _peak_mb(worker.pid)
     return _finding(
-        people, before, during, told["first_at"] - scheduled, told["messages"], frozen, peak, seconds
+        people,
+        before,
+        during,
+        campaign.seconds_to_first(app, made),
+        campaign.sent(app, made),
+        frozen,
+        peak,
+        seconds,
     )
 
 
