@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -16,8 +15,8 @@ from otn.app import SENDING, App, open_app
 from otn.broadcasts import Plan, Timetable
 from otn.graph.sync import SyncGraph
 from otn.messages import text
-from otn.store import Tx, chunks
 from otn.store import broadcasts as stored
+from otn.store import chunks
 from otn.store.schema import delivery
 
 MESSAGE = "Our spring collection is here, {first_name|dear friend}."
@@ -70,10 +69,5 @@ def seconds_to_first(app: App, broadcast_id: int) -> float:
     )
     with app.store.read() as tx:
         at = tx.execute(first.order_by(delivery.c.sending_at).limit(1)).scalar_one()
-        made = broadcasts_made(tx, broadcast_id)
-    return float((at - made).total_seconds())
-
-
-def broadcasts_made(tx: Tx, broadcast_id: int) -> datetime:
-    """When it was made."""
-    return stored.get(tx, broadcast_id).created_at
+        made_at = stored.get(tx, broadcast_id).created_at
+    return float((at - made_at).total_seconds())

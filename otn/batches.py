@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from otn import delivery, placeholders
+from otn.broadcasts import halt
 from otn.delivery import LEASE_SECONDS, MESSAGING_TYPE
 from otn.errors import InvalidMove, Refusal, Refused, SendError
 from otn.graph.protocol import Sent, with_metadata
@@ -30,7 +31,7 @@ from otn.models import (
     Route,
 )
 from otn.policy import Allow, Decision, Deny, Reason, choose_route, page_is_paused, pause_for
-from otn.store import Tx, audit, broadcasts, chunks, contact_facts, deliveries, pages, tokens
+from otn.store import Tx, broadcasts, chunks, contact_facts, deliveries, pages, tokens
 from otn.store.tokens import TokenRow
 from otn.vault import Vault
 
@@ -168,11 +169,7 @@ def _at_once(error: Refused) -> str | None:
 
 
 def _halt(tx: Tx, job: Job, reason: str, now: datetime) -> str:
-    if broadcasts.halt(tx, job.broadcast.id, reason):
-        subject = f"broadcast {job.broadcast.id}"
-        audit.record(
-            tx, who="meta", action="broadcast.halt", subject=subject, now=now, details={"reason": reason}
-        )
+    halt(tx, job.broadcast.id, reason, now, who="meta")
     return reason
 
 

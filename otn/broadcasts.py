@@ -229,11 +229,11 @@ def cancel(tx: Tx, broadcast_id: int, *, who: str, now: datetime) -> Broadcast:
     return broadcasts.get(tx, broadcast_id)
 
 
-def halt(tx: Tx, broadcast_id: int, reason: str, now: datetime) -> bool:
+def halt(tx: Tx, broadcast_id: int, reason: str, now: datetime, *, who: str = "otn") -> bool:
     """Stop it because of what Meta or a rule says, until somebody resumes it; False if it did not run."""
     halted = broadcasts.halt(tx, broadcast_id, reason)
     if halted:
-        _record(tx, "otn", "halt", broadcast_id, now, reason=reason)
+        _record(tx, who, "halt", broadcast_id, now, reason=reason)
     return halted
 
 
