@@ -55,8 +55,8 @@ bench: $(ENVIRONMENT) ## Measure speed and memory against named peers; takes min
 	@$(BIN)/python -m benchmarks
 
 chaos: $(ENVIRONMENT) ## Kill `rasa run` and `otn worker` at random moments, and count what was lost or repeated; takes half an hour
-	@OTN_KILL_PEOPLE=50 $(BIN)/pytest -q -s --disable-warnings tests/test_kill.py
-	@OTN_KILL_TOKENS=20000 OTN_KILL_WORKERS=100 $(BIN)/pytest -q -s --disable-warnings tests/test_kill_broadcast.py
+	@OTN_KILL_PEOPLE=50 $(BIN)/pytest -q -s --timeout 0 --disable-warnings tests/test_kill.py
+	@OTN_KILL_TOKENS=20000 OTN_KILL_WORKERS=100 $(BIN)/pytest -q -s --timeout 0 --disable-warnings tests/test_kill_broadcast.py
 
 lock: $(UV) ## Pin the versions of pyproject.toml with hashes (UPGRADE=1: the newest that fit)
 	@$(COMPILE) --python-version 3.8 --group boot -o requirements-boot.lock
