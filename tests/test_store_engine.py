@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from otn.errors import ConfigError, StoreUnavailable
-from otn.store import Store, Tx, contacts, pages
+from otn.store import Store, Tx, contacts, engine, pages
 from otn.store.engine import db_epoch, insert_if_new
 from otn.store.schema import contact as contact_table
 from otn.store.schema import page as page_table
@@ -93,9 +93,33 @@ def test_an_sqlite_file_is_durable_and_journals_beside_itself(sqlite_store: Stor
     with sqlite_store.read() as tx:
         pragmas = {
             name: tx.exec_driver_sql(f"PRAGMA {name}").scalar_one()
-            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+            for name in ("journal_mode", "synchronous", "foreign_keys")
         }
-    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10000}
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+def test_who_waits_for_the_writer_s_place_gets_it_when_it_is_free_and_gives_up_after_a_while(
+    sqlite_store: Store, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pysqlite3", reason="the system's SQLite module waits as it likes")
+    looks: list[float] = []
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            holder.commit()
+
+    with sqlite_store.engine.connect() as holder:
+        holder.begin()
+        with monkeypatch.context() as patch:
+            patch.setattr("time.sleep", look)
+            with sqlite_store.begin() as tx:
+                pages.ensure(tx, "1001", now)
+        assert looks == [engine._LOOK_SECONDS] * 3
+        holder.begin()
+        monkeypatch.setattr(engine, "_BUSY_SECONDS", 0.05)
+        with pytest.raises(StoreUnavailable, match="locked"), sqlite_store.begin():
+            pass
 
 
 def test_a_database_that_cannot_be_reached_says_so_without_its_password(tmp_path: Path) -> None:
