@@ -47,14 +47,18 @@ def next_by_token(
     after, left = None, limit
     for topic_id in (each for each in ids if before.topic is None or each >= before.topic):
         here = before if topic_id == before.topic else Cursor(topic=topic_id)
-        for row in tx.execute(_by_token(planned, ids, topic_id, here, now, left)):
-            member = Member(
-                contact_id=row.contact_id, page_id=row.page_id, time_zone=row.timezone, topic_id=topic_id
-            )
-            found.setdefault(row.contact_id, member)
-            after, left = Cursor(topic=topic_id, expires_at=row.expires_at, token=row.id), left - 1
-        if not left:
-            break
+        for stretch in _stretches(here, now):
+            for row in tx.execute(_by_token(planned, ids, topic_id, stretch, left)):
+                member = Member(
+                    contact_id=row.contact_id,
+                    page_id=row.page_id,
+                    time_zone=row.timezone,
+                    topic_id=topic_id,
+                )
+                found.setdefault(row.contact_id, member)
+                after, left = Cursor(topic=topic_id, expires_at=row.expires_at, token=row.id), left - 1
+            if not left:
+                return list(found.values()), after
     return list(found.values()), after
 
 
@@ -99,22 +103,26 @@ def end_of_look(tx: Tx, after: int) -> int | None:
     return found
 
 
-def _by_token(
-    planned: Broadcast, ids: Sequence[int], topic_id: int, here: Cursor, now: datetime, limit: int
-) -> Any:
+def _stretches(here: Cursor, now: datetime) -> list[Any]:
+    """What is behind the cursor and not expired, as ranges of the index `ix_otn_token_available`, one after the other.
+
+    Many tokens may expire at the same moment. Asked for both at once, SQLite walks over all of these each time.
+    """
     token = otn_token.c
-    query = (
+    if here.expires_at is None or here.expires_at <= now:
+        return [token.expires_at > now]
+    at_the_same_moment = (token.expires_at == here.expires_at) & (token.id > here.token)
+    return [at_the_same_moment, token.expires_at > here.expires_at]
+
+
+def _by_token(planned: Broadcast, ids: Sequence[int], topic_id: int, stretch: Any, limit: int) -> Any:
+    token = otn_token.c
+    return (
         sa.select(token.id, token.expires_at, token.contact_id, contact.c.page_id, contact.c.timezone)
         .select_from(otn_token.join(contact, contact.c.id == token.contact_id))
         .where(token.state == TokenState.AVAILABLE.value, token.topic_id == topic_id)
-        .where(token.expires_at > now, token.id <= (planned.watermark or 0))
+        .where(stretch, token.id <= (planned.watermark or 0))
         .where(contact.c.erase_requested_at.is_(None), *conditions(planned, ids))
         .order_by(token.expires_at, token.id)
         .limit(limit)
-    )
-    if here.expires_at is None:
-        return query
-    return query.where(
-        token.expires_at >= here.expires_at,
-        (token.expires_at > here.expires_at) | (token.id > here.token),
     )
