@@ -27,7 +27,7 @@ from otn.store import Store, Tx, audit, broadcasts, chunks, deliveries, members,
 from otn.store.broadcasts import Cursor
 from otn.store.members import Member
 
-ROWS = 500  # a write transaction: more would make the webhook wait
+ROWS = 100  # a write transaction: more would make the webhook wait
 SKIP_IF_LATE = timedelta(
     hours=24
 )  # a start missed by more than this is not made up for, unless told otherwise

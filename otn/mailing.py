@@ -29,6 +29,7 @@ from otn.messages import is_audio_or_video
 from otn.models import Attempt, DeliveryState
 from otn.policy import MEDIA_PER_SECOND
 from otn.store import Tx, chunks, rates
+from otn.store.engine import LOOK_SECONDS
 from otn.store.rates import Slot
 from otn.store.writer import GroupWriter
 
@@ -43,6 +44,7 @@ SETTLE_TRIES = (
 LAPSE = timedelta(seconds=LEASE_SECONDS)
 RENEWAL = LEASE_SECONDS / 4  # between renewals of a chunk's lease while waiting for permits
 CATCHING_UP = 1.01  # times the rate at which what is overdue goes out, so that 290 a second stay below 300
+BREATH = 2 * LOOK_SECONDS  # between transactions: conversations write too, and come first
 LOOK = 0.25  # seconds between looks whether to stop, while waiting
 
 log = logging.getLogger(__name__)
@@ -91,7 +93,7 @@ class _Mailing:
         self._owner = f"mailing:{uuid4()}"
         # SQLite lets one writer in at a time, so that lanes do best to share their commits. On PostgreSQL each has
         # its own: who waits for a row must hold no row that somebody else's lane waits for.
-        self._writer = GroupWriter(app.store) if app.store.is_sqlite else None
+        self._writer = GroupWriter(app.store, breath=BREATH) if app.store.is_sqlite else None
         self._posted = 0
         self._graph_is_down = False
 

@@ -115,7 +115,7 @@ def test_who_waits_for_the_writer_s_place_gets_it_when_it_is_free_and_gives_up_a
             patch.setattr("time.sleep", look)
             with sqlite_store.begin() as tx:
                 pages.ensure(tx, "1001", now)
-        assert looks == [engine._LOOK_SECONDS] * 3
+        assert looks == [engine.LOOK_SECONDS] * 3
         holder.begin()
         monkeypatch.setattr(engine, "_BUSY_SECONDS", 0.05)
         with pytest.raises(StoreUnavailable, match="locked"), sqlite_store.begin():

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -46,8 +47,10 @@ class GroupWriter:
     and another one wait for each other (PostgreSQL), each function runs again in a transaction of its own.
     """
 
-    def __init__(self, store: Store, *, most_waiting: int = MOST_WAITING) -> None:
+    def __init__(self, store: Store, *, most_waiting: int = MOST_WAITING, breath: float = 0.0) -> None:
+        """`breath`: seconds after each transaction, in which others may take SQLite's one place to write."""
         self._store = store
+        self._breath = breath
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._room = asyncio.Semaphore(most_waiting)
         self._thread: threading.Thread | None = None
@@ -116,6 +119,7 @@ class GroupWriter:
             group, going_on = self._next_group()
             if group:
                 self._write(group)
+                time.sleep(self._breath)
 
     def _next_group(self) -> tuple[list[_Job], bool]:
         """Wait for a job and take what waits behind it; False after the last one."""
