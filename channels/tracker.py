@@ -8,7 +8,8 @@ recommended one, it asks for single rows: loading a long conversation costs more
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any
@@ -47,7 +48,7 @@ class Conversation:
         self._sql = innermost if isinstance(innermost, SQLTrackerStore) else None
         self._sender_id = sender_id
 
-    async def lately(self, message_id: str, slots: Sequence[str] = ()) -> Lately:
+    async def lately(self, message_id: str, slots: tuple[str, ...] = ()) -> Lately:
         """What the last turns left. Of the slots, only those named, and only if one of these turns set them."""
         rows = await self._newest(message_id, slots)
         # Newest first: the older value must not win.
@@ -74,12 +75,13 @@ class Conversation:
             conversations.forget(tx, self._sender_id)
         return True
 
-    async def _newest(self, message_id: str, slots: Sequence[str]) -> list[_Json]:
+    async def _newest(self, message_id: str, slots: tuple[str, ...]) -> list[_Json]:
         """Of the newest events: the turn with this message id, and those that set one of the slots, newest first."""
         if self._sql is None:
             wanted = [each for each in await self._events() if _is_turn_or_slot(each, slots)]
             return wanted[-1 : -_NEWEST - 1 : -1]
-        rows = self._select(lambda tx: conversations.newest(tx, self._sender_id, slots, _NEWEST))
+        with _reading():
+            rows = conversations.newest(self._sql.engine, self._sender_id, slots, _NEWEST)
         hint = _hint(message_id)  # most of these are other turns, long and not worth reading
         return [json.loads(each) for each in rows if hint in each or not each.startswith(_A_TURN)]
 
@@ -87,24 +89,23 @@ class Conversation:
         """All events of a kind whose JSON holds the hint."""
         if self._sql is None:
             return [each for each in await self._events() if each["event"] == type_name]
-        rows = self._select(lambda tx: conversations.holding(tx, self._sender_id, type_name, hint))
+        with _reading(), Store.over(self._sql.engine).read() as tx:
+            rows = conversations.holding(tx, self._sender_id, type_name, hint)
         return [json.loads(each) for each in rows]
 
-    def _select(self, query: Callable[[Any], list[str]]) -> list[str]:
-        assert self._sql is not None  # noqa: S101 - asked only of an SQL store
-        try:
-            with Store.over(self._sql.engine).read() as tx:
-                return query(tx)
-        except Exception as exc:  # whatever the database has to say
-            raise NotNow(f"the tracker store cannot be read: {type(exc).__name__}") from exc
-
     async def _events(self) -> list[_Json]:
-        try:
+        with _reading():
             found = self._store.retrieve_full_tracker(self._sender_id)
             tracker = await found if isawaitable(found) else found
-        except Exception as exc:  # each kind of store has errors of its own
-            raise NotNow(f"the tracker store cannot be read: {type(exc).__name__}") from exc
         return [each.as_dict() for each in tracker.events] if tracker is not None else []
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:  # each kind of store has errors of its own
+        raise NotNow(f"the tracker store cannot be read: {type(exc).__name__}") from exc
 
 
 def _hint(message_id: str) -> str:

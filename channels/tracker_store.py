@@ -10,12 +10,17 @@ database, in which a commit takes a quarter of the time.
 from __future__ import annotations
 
 import json
+from contextvars import ContextVar
 from typing import Any
 
 from rasa.core.tracker_store import SQLTrackerStore
+from rasa.shared.core.events import UserUttered
 from rasa.shared.core.trackers import DialogueStateTracker
 
 from otn.store import Store, conversations
+
+kept_turns: ContextVar[set[str | None] | None] = ContextVar("kept_turns", default=None)
+"""Where a task puts a set, it gets to know the message ids of the turns that became durable in it."""
 
 
 class QuickSQLTrackerStore(SQLTrackerStore):  # type: ignore[misc] # Rasa ships no types
@@ -47,6 +52,8 @@ class QuickSQLTrackerStore(SQLTrackerStore):  # type: ignore[misc] # Rasa ships 
             kept = conversations.count(tx, tracker.sender_id)
             new = list(tracker.events)[kept:]
             conversations.append(tx, [_row(tracker.sender_id, event) for event in new])
+        if (turns := kept_turns.get()) is not None:
+            turns.update(event.message_id for event in new if isinstance(event, UserUttered))
 
     async def _retrieve(self, sender_id: str, fetch_events_from_all_sessions: bool) -> Any | None:
         with self._store.read() as tx:

@@ -17,6 +17,7 @@ from channels import afterwards
 from channels.doors import Doors, NotNow
 from channels.output import NAME, MessengerOutput
 from channels.tracker import Conversation, Lately
+from channels.tracker_store import kept_turns
 from channels.understanding import Sign, Words, metadata_of, understand
 from otn import asking, delivery
 from otn.errors import OtnError
@@ -106,8 +107,14 @@ class Turn:
             metadata=metadata_of(event),
         )
         await afterwards.prepare(self.doors, self.agent, self.sent, message, lately)
-        await self.agent.processor.handle_message(message)
-        await self._ensure_saved(key)
+        turns: set[str | None] = set()
+        told = kept_turns.set(turns)
+        try:
+            await self.agent.processor.handle_message(message)
+        finally:
+            kept_turns.reset(told)
+        if key not in turns:  # another tracker store, which tells nothing, or one that failed
+            await self._ensure_saved(key)
 
     async def _parse_data(self, said: Words | Sign) -> dict[str, Any] | None:
         """What the NLU is not asked for (None: ask it): signs, and words that it would take for an intent."""

@@ -162,7 +162,7 @@ async def test_the_channel_finds_turns_slots_and_deliveries_in_either(
         for number in range(12):
             await say(store, number)
         conversation = Conversation(store, "7007")
-        lately = await conversation.lately("m_11", ["colour"])
+        lately = await conversation.lately("m_11", ("colour",))
         assert (lately.had_turn, lately.slots) == (True, {"colour": "blå 11"})
         assert not (await conversation.lately("m_0")).had_turn  # long ago: that is asked below
         assert await conversation.had_turn("m_0")

@@ -7,6 +7,7 @@ is its JSON.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from otn.store.engine import Store, Tx, sqlite_module
+from otn.store.engine import Lookup, Store, Tx, sqlite_module
 from otn.store.migrate import set_journal_mode
 
 _event = sa.table(
@@ -30,8 +31,7 @@ _OF_SENDER = _event.c.sender_id == sa.bindparam("sender")
 _DATA = sa.select(_event.c.data).where(_OF_SENDER)
 _NEWEST_FIRST = _DATA.order_by(_event.c.id.desc())
 _USER = _event.c.type_name == "user"
-_NAMED_SLOT = (_event.c.type_name == "slot") & _event.c.action_name.in_(sa.bindparam("slots", expanding=True))
-_NEWEST = _NEWEST_FIRST.where(_USER | _NAMED_SLOT).limit(sa.bindparam("most"))
+_SLOT = _event.c.type_name == "slot"
 _SESSION_STARTED = (
     sa.select(sa.func.max(_event.c.timestamp).label("at"))
     .where(_OF_SENDER, _event.c.type_name == "session_started")
@@ -71,9 +71,15 @@ def append(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
         tx.execute(_APPEND, list(rows))
 
 
-def newest(tx: Tx, sender_id: str, slots: Sequence[str], most: int) -> list[str]:
-    """The newest user events, and those that set one of the slots, newest first."""
-    return list(tx.execute(_NEWEST, {"sender": sender_id, "slots": list(slots), "most": most}).scalars())
+def newest(engine: Engine, sender_id: str, slots: tuple[str, ...], most: int) -> list[str]:
+    """The newest user events, and those that set one of the slots, newest first. Raises what the driver raises."""
+    return [row[0] for row in _newest(slots).rows(engine, sender=sender_id, most=most)]
+
+
+@functools.cache
+def _newest(slots: tuple[str, ...]) -> Lookup:
+    named = sa.or_(sa.false(), *(_event.c.action_name == name for name in slots))
+    return Lookup(_NEWEST_FIRST.where(_USER | (_SLOT & named)).limit(sa.bindparam("most")))
 
 
 def holding(tx: Tx, sender_id: str, type_name: str, hint: str) -> list[str]:
