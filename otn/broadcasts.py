@@ -27,6 +27,9 @@ from otn.store import Store, Tx, audit, broadcasts, chunks, deliveries, members,
 from otn.store.broadcasts import Cursor
 from otn.store.members import Member
 
+MEMBERS_A_CHUNK = (
+    500  # at most; enough for all lanes of a sender, whose last messages leave most of them idle
+)
 ROWS = 100  # a write transaction: more would make the webhook wait
 SKIP_IF_LATE = timedelta(
     hours=24
@@ -311,7 +314,7 @@ def freeze(
     for member in found:
         slots.setdefault((member.page_id, _due_at(planned, member, zones, now)), []).append(member)
     for (page_id, due_at), several in slots.items():
-        _add_chunk(tx, planned, page_id, due_at, several, now)
+        _put_into_chunk(tx, planned, page_id, due_at, several, now)
     return True
 
 
@@ -355,11 +358,13 @@ def _due_at(planned: Broadcast, member: Member, zones: dict[str, str | None], no
     return instant(planned.at_local, zone_of(member.time_zone, zones.get(member.page_id)))
 
 
-def _add_chunk(
+def _put_into_chunk(
     tx: Tx, planned: Broadcast, page_id: str, due_at: datetime, several: Sequence[Member], now: datetime
 ) -> None:
     too_late = planned.at_local is not None and now - due_at > _lateness_allowed(planned)
-    chunk_id = chunks.add(tx, broadcast_id=planned.id, page_id=page_id, due_at=due_at, size=len(several))
+    chunk_id = None if too_late else _unbegun(tx, planned, page_id, due_at, len(several))
+    if chunk_id is None:
+        chunk_id = chunks.add(tx, broadcast_id=planned.id, page_id=page_id, due_at=due_at, size=len(several))
     outcome: dict[str, Any] = {"state": DeliveryState.QUEUED.value, "reason": None, "settled_at": None}
     if too_late:
         outcome = {
@@ -388,6 +393,17 @@ def _add_chunk(
     )
     if chunks.set_size(tx, chunk_id) and too_late:
         chunks.close(tx, chunk_id, now)
+
+
+def _unbegun(tx: Tx, planned: Broadcast, page_id: str, due_at: datetime, more: int) -> int | None:
+    """A chunk with room for so many more, which are due with it."""
+    return chunks.unbegun(
+        tx,
+        broadcast_id=planned.id,
+        page_id=page_id,
+        due_at=None if planned.at_local is None else due_at,
+        most=MEMBERS_A_CHUNK - more,
+    )
 
 
 def _lateness_allowed(planned: Broadcast) -> timedelta:

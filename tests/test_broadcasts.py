@@ -25,7 +25,7 @@ from otn.messages import attachment, text
 from otn.models import Broadcast, BroadcastState
 from otn.store import broadcasts as stored
 from otn.store import chunks, pages
-from otn.store.schema import delivery, otn_token
+from otn.store.schema import chunk, delivery, otn_token
 
 DAY_AND_HOUR = timedelta(hours=25)
 SAID = "It is back, {first_name|dear friend}."
@@ -116,6 +116,32 @@ def test_those_whose_window_is_open_can_be_meant_too(shop: Project, app: App) ->
     work(app)
     assert standing(app, made.id) == ("finished", {"sent": 2})
     assert shop.heard("7002") == ["It is back, dear friend."]
+
+
+def test_members_are_put_into_chunks_that_nobody_has_begun(
+    shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broadcasts, "ROWS", 2)
+    monkeypatch.setattr(broadcasts, "MEMBERS_A_CHUNK", 5)
+    shop.people(app, 9, first=7001)
+    shop.pass_time(DAY_AND_HOUR)
+    made = planned(app)
+    worker.start_broadcasts(app)
+
+    def freeze_two() -> list[int]:
+        with app.store.begin() as tx:
+            running = stored.get(tx, made.id)
+            before, found, after = broadcasts.next_members(tx, running, app.clock())
+            assert broadcasts.freeze(tx, running, before, found, after, app.clock())
+            return list(tx.execute(sa.select(chunk.c.size).order_by(chunk.c.id)).scalars())
+
+    assert [freeze_two(), freeze_two(), freeze_two()] == [[2], [4], [4, 2]]
+    with app.store.begin() as tx:
+        for chunk_id in chunks.due(tx, app.clock(), 2):
+            assert chunks.lease(tx, chunk_id, "a worker", 0.0) is not None
+    assert [freeze_two(), freeze_two()] == [[4, 2, 2], [4, 2, 3]]
+    work(app)
+    assert standing(app, made.id) == ("finished", {"sent": 9})
 
 
 def test_a_family_is_one_audience(shop: Project, app: App) -> None:

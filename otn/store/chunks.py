@@ -49,8 +49,27 @@ def add(tx: Tx, *, broadcast_id: int, page_id: str, due_at: datetime, size: int)
     return int(added.inserted_primary_key[0])
 
 
+def unbegun(tx: Tx, *, broadcast_id: int, page_id: str, due_at: datetime | None, most: int) -> int | None:
+    """The newest chunk that nobody has begun and that holds `most` at most; nobody begins it before this commits.
+
+    `due_at`: only one that is due then; None: any.
+    """
+    query = (
+        sa.select(chunk.c.id)
+        .where(chunk.c.broadcast_id == broadcast_id, chunk.c.page_id == page_id)
+        .where(chunk.c.done_at.is_(None), chunk.c.fence == 0, chunk.c.size <= most)
+        .order_by(chunk.c.id.desc())
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    if due_at is not None:
+        query = query.where(chunk.c.due_at == due_at)
+    found: int | None = tx.execute(query).scalar_one_or_none()
+    return found
+
+
 def set_size(tx: Tx, chunk_id: int) -> int:
-    """Count what is in a new chunk and write it down; an empty one goes. How many there are."""
+    """Count what is in a chunk that nobody has begun and write it down; an empty one goes. How many there are."""
     query = sa.select(sa.func.count()).select_from(delivery).where(delivery.c.chunk_id == chunk_id)
     size = int(tx.execute(query).scalar_one())
     this = chunk.c.id == chunk_id
