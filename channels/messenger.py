@@ -202,7 +202,7 @@ class _Line:
         return response.text("EVENT_RECEIVED")
 
     async def _record(self, events: list[Event]) -> list[Recorded]:
-        if not self.pages.known:
+        if any(self.pages.is_undecided(event.page_id) for event in events):
             raise StoreUnavailable("Graph has not said yet whose access token this is (GET /me)")
         recorded = []
         outcomes = await self.doors.writer.run_all(self._keep, intake.seal(self.doors.vault, events))

@@ -19,8 +19,9 @@ LONGEST_PAUSE = 60.0
 class OwnPages:
     """The ids of our Pages. With an access token only, Graph says whose it is.
 
-    Until it has, the Pages that this database already knows count: only our own ever got there. Where there
-    is none either, nobody can say what is ours, and webhooks have to come again (`known` is false).
+    Until it has, the Pages that this database already knows count: only our own ever got there. Any other may be
+    ours too (this may be a new access token), so what comes for it has to come again (`is_undecided`): an event
+    that is taken for a stranger's is answered, and a permission in it lost.
     """
 
     def __init__(self, doors: Doors) -> None:
@@ -33,6 +34,10 @@ class OwnPages:
     def known(self) -> bool:
         """Whether we can tell our own Pages from others."""
         return bool(self.ids)
+
+    def is_undecided(self, page_id: str) -> bool:
+        """Whether nobody can say yet if this Page is ours."""
+        return self._asking and page_id not in self.ids
 
     async def recall(self) -> None:
         """Begin with the Pages of the database, if Graph has to be asked."""

@@ -268,6 +268,24 @@ async def test_until_graph_says_whose_it_is_webhooks_come_again(
     assert "a-token-that-Graph-refuses" not in caplog.text
 
 
+async def test_a_page_that_the_database_does_not_know_is_no_stranger_before_graph_says_so(
+    air: OnAir, tmp_path: Path
+) -> None:
+    with air.app.store.begin() as tx:  # an earlier page: the simulator's, or one that was given up
+        pages.ensure(tx, "1999", air.app.clock())
+    nameless = (PageCredentials(page_id=None, access_token=Secret(PAGE_TOKEN)),)
+    async with on_air(tmp_path, pages=nameless, graph=air.simulated) as later:
+        later.line._learning.cancel()  # Graph takes its time
+        tap = opt_in("7007", "token-1")
+        assert (await later.deliver(tap)).status == 503
+        assert later.rows("inbound_event", "id") == []
+        await later.line.pages.learn()
+        assert (await later.deliver(tap)).status == 200
+        assert later.rows("otn_token", "state") == ["available"]
+        assert (await later.deliver(message("7007", "hello"), page_id="999")).status == 200
+        assert "foreign" in later.rows("inbound_event", "state")
+
+
 def test_a_wrong_configuration_ends_with_code_2_and_every_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
