@@ -51,7 +51,8 @@ _MEDIA_BY_EXTENSION = {extension: kind for kind, found in _EXTENSIONS.items() fo
 # A quick reply of these types asks for what Messenger knows; it has neither title nor payload of ours.
 _ASKING_REPLIES = ("user_phone_number", "user_email")
 
-_REQUEST = "one_time_notif_req template"
+_REQUEST = "one_time_notif_req"
+_NO_REQUEST = "It asks for a permission, which action_request_otn alone may do."
 
 
 class NotOneMessage(OtnError):
@@ -95,12 +96,7 @@ def attachment(kind: str, url: str) -> Message:
 
 def permission_request(title: str, payload: str) -> Message:
     """Return the message with Messenger's own "Notify Me" button (OTN); `title` is what the person agrees to."""
-    return _template({"template_type": "one_time_notif_req", "title": title, "payload": payload})
-
-
-def is_permission_request(message: _Json) -> bool:
-    """Return whether this message asks for a permission."""
-    return _kind(message) == _REQUEST
+    return _template({"template_type": _REQUEST, "title": title, "payload": payload})
 
 
 def is_audio_or_video(message: _Json) -> bool:
@@ -204,7 +200,7 @@ def _template_problems(payload: _Json) -> Iterator[str]:
         yield from _button_problems(payload.get("buttons"))
     elif kind == "generic":
         yield from _element_problems(payload.get("elements"))
-    elif kind == "one_time_notif_req":
+    elif kind == _REQUEST:
         if payload.keys() - {"template_type", "title", "payload"}:
             yield "Only title and payload of a permission request can be set."
         yield from _wording(payload.get("title"), "The title of a permission request", REQUEST_TITLE)
@@ -262,7 +258,7 @@ def from_response(response: _Json) -> tuple[list[Message], list[str]]:
 
     `response` is what `OutputChannel.send_response` gets; keys that it doesn't know are ignored. Every
     message keeps the limits. The lines hold numbers, never wording. As in Rasa's own channels a blank line
-    in a plain text begins a new message.
+    in a plain text begins a new message. None asks for a permission: that takes more than words (`otn.asking`).
     """
     return _composed(response, paragraphs=True)
 
@@ -302,7 +298,7 @@ def _with_replies(messages: list[Message], replies: list[Message], notes: list[s
     """Quick replies go onto the last message that can bear them: they vanish when another one follows."""
     if not replies:
         return messages
-    bearers = [each for each in messages if "quick_replies" not in each and _kind(each) != _REQUEST]
+    bearers = [each for each in messages if "quick_replies" not in each]
     if not bearers:
         return [*messages, text(_placeholder(notes), replies)]
     bearers[-1]["quick_replies"] = replies
@@ -312,10 +308,15 @@ def _with_replies(messages: list[Message], replies: list[Message], notes: list[s
 def _allowed(messages: list[Message], notes: list[str]) -> list[Message]:
     kept = []
     for message in messages:
-        found = problems(message)
+        found = [_NO_REQUEST] if _is_request(message) else problems(message)
         notes += [f"A message was dropped ({_kind(message)}): {' '.join(found)}"] if found else []
         kept += [] if found else [message]
     return kept
+
+
+def _is_request(message: object) -> bool:
+    # Whether Meta tells capital letters apart is not documented.
+    return _kind(message).lower() == f"{_REQUEST} template"
 
 
 def _kind(message: object) -> str:

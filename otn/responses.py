@@ -89,8 +89,6 @@ def _message(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
         message = messages.as_one_message(_unescaped(said))
     except messages.NotOneMessage as exc:
         raise InvalidInput([*problems, f"{name}: {exc}"]) from exc
-    if messages.is_permission_request(message):
-        problems.append(f"{name} asks for a permission: only a conversation may do that.")
     problems += placeholders.problems(message)
     if problems:
         raise InvalidInput(problems)

@@ -14,6 +14,7 @@ import pytest
 from on_air import HAND_PACE, PAGE, OnAir, message, now_ms, on_air, opt_in
 
 from otn import privacy
+from otn.messages import permission_request
 from otn.store import contacts
 from simulator.journal import Filter
 from simulator.people import Token
@@ -254,6 +255,18 @@ async def test_asking_again_too_soon_is_left_out(air: OnAir, caplog: pytest.LogC
     assert await hears(air, asking("Well?")) == ["Well?"]
     assert "was not asked for restock-blue" in caplog.text
     assert await hears(air, asking("Unknown?", "no-such-topic")) == ["Unknown?"]
+
+
+async def test_an_utterance_is_no_way_round_the_rules_for_asking(
+    air: OnAir, caplog: pytest.LogCaptureFixture
+) -> None:
+    await permitted(air)
+    request = permission_request("Back in stock", "otn:restock-blue")
+    await trigger(air, follow_up(text="", custom=request))
+    assert await hears(air, {"text": "Well?", "custom": request}) == ["Well?"]
+    assert air.rows("otn_token", "state") == ["available"]
+    assert air.rows("delivery", "state", "reason") == [("skipped", "not_one_message")]
+    assert caplog.text.count("asks for a permission") == 2
 
 
 async def test_a_refused_request_is_settled(air: OnAir) -> None:

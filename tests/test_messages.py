@@ -239,11 +239,29 @@ def test_quick_replies_ride_on_the_last_message_because_they_vanish_when_another
     assert [each["title"] for each in last["quick_replies"]] == ["Choice 0", "Choice 1"]
 
 
-def test_a_permission_request_bears_no_quick_replies() -> None:
-    request = messages.permission_request("Restock", "otn:restock")
-    first, last = said(text="Shall I?", quick_replies=taps(2), custom=request)
-    assert len(first["quick_replies"]) == 2
-    assert last == request
+REQUEST = messages.permission_request("Restock", "otn:restock")
+LOUD_REQUEST = {
+    "type": "template",
+    "payload": {"template_type": "ONE_TIME_NOTIF_REQ", "title": "t", "payload": "p"},
+}
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"custom": REQUEST},
+        {"custom": [REQUEST["attachment"]]},
+        {"custom": {"message": REQUEST, "messaging_type": "RESPONSE"}},
+        {"attachment": REQUEST["attachment"]},
+        {"attachment": LOUD_REQUEST},
+    ],
+)
+def test_no_response_asks_for_a_permission(response: dict[str, Any]) -> None:
+    found, (note,) = from_response({"text": "Shall I?", "quick_replies": taps(2), **response})
+    assert found == [messages.text("Shall I?", found[0]["quick_replies"])]
+    assert "asks for a permission, which action_request_otn alone may do" in note
+    with pytest.raises(NotOneMessage, match="asks for a permission"):
+        as_one_message(response)
 
 
 def test_buttons_without_a_text_get_a_stand_in_and_a_line_about_it() -> None:
@@ -328,16 +346,16 @@ def test_elements_are_cut_to_size() -> None:
     assert len(notes) == 3
 
 
-REQUEST = messages.permission_request("Restock", "otn:restock")
+RECEIPT = {"attachment": {"type": "template", "payload": {"template_type": "receipt"}}}
 
 
 @pytest.mark.parametrize(
     ("custom", "expected"),
     [
         ({"text": "Hi"}, [{"text": "Hi"}]),
-        (REQUEST, [REQUEST]),
-        (REQUEST["attachment"], [REQUEST]),
-        ({"message": REQUEST, "messaging_type": "RESPONSE"}, [REQUEST]),
+        (RECEIPT, [RECEIPT]),
+        (RECEIPT["attachment"], [RECEIPT]),
+        ({"message": RECEIPT, "messaging_type": "RESPONSE"}, [RECEIPT]),
         ({"sender": {"id": "8"}, "text": "Hi"}, [{"text": "Hi"}]),
         ({"recipient": {"id": "8"}, "message": {"text": "Hi", "metadata": "x"}}, [{"text": "Hi"}]),
         ([{"text": "a"}, {"text": "b"}], [{"text": "a"}, {"text": "b"}]),
