@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -143,7 +144,7 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
         return delivery.may_say(tx, page_id=person.page_id, psid=person.psid, now=self._doors.now())
 
     async def _send(self, person: Contact, message: _Json) -> None:
-        wire_id = f"otn:{uuid4()}"
+        wire_id, sent_at = f"otn:{uuid4()}", self._doors.now()
         outcome = await self._doors.post(
             person.page_id,
             {"id": person.psid},
@@ -151,9 +152,16 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
             messaging_type="RESPONSE",
         )
         if isinstance(outcome, SendError):
-            await self._not_said(person, message, wire_id, outcome)
+            await self._not_said(person, message, wire_id, outcome, sent_at)
 
-    async def _not_said(self, person: Contact, message: _Json, wire_id: str, why: Deny | SendError) -> None:
+    async def _not_said(
+        self,
+        person: Contact,
+        message: _Json,
+        wire_id: str,
+        why: Deny | SendError,
+        sent_at: datetime | None = None,
+    ) -> None:
         reason = why.sentence if isinstance(why, Deny) else str(why)
         logger.warning("messenger: a reply to contact %s was not sent: %s", person.id, reason)
         await self._doors.write(
@@ -165,6 +173,7 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
                 wire_id=wire_id,
                 why=why,
                 now=self._doors.now(),
+                sent_at=sent_at,
             )
         )
 

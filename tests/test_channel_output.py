@@ -177,6 +177,27 @@ async def test_metas_word_on_the_window_is_believed(air: OnAir) -> None:
     assert states == [("refused", "outside_window"), ("skipped", "window_closed")]
 
 
+async def test_metas_late_word_does_not_close_a_window_that_was_opened_since(
+    air: OnAir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = air.simulated.world.person("7007")
+    person.window_until_ms = 0
+    graph = air.line.doors.graph
+    answer_at_once = graph.send
+
+    async def answer_late(request: Any) -> Any:
+        graph.send = answer_at_once
+        try:
+            return await answer_at_once(request)
+        finally:
+            person.open_window(air.simulated.world.clock.now_ms())
+            await air.deliver(message("7007", "are you there?", at=now_ms() + 1))
+
+    monkeypatch.setattr(graph, "send", answer_late)
+    assert await hears(air, "hi") == ["hi"]
+    assert air.rows("delivery", "state", "reason") == [("refused", "outside_window")]
+
+
 async def test_without_an_answer_the_reply_is_unknown_and_not_repeated(air: OnAir) -> None:
     air.simulated.world.faults.add({"kind": "lost_answer", "count": 1})
     assert await hears(air, "one", "two") == ["one", "two"]
