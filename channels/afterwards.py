@@ -90,7 +90,8 @@ async def _update(agent: Any, message: UserMessage, missing: Sequence[FollowUp])
 def _as_step(delivery: Delivery, topic: Topic | None, domain: Any, tracker: Any) -> list[Any]:
     said = _said(delivery)
     intended = FOLLOW_UP_INTENT in domain.intents and FOLLOW_UP_ACTION in domain.action_names_or_texts
-    if topic is None or not intended:
+    # What a colleague wrote by hand is no step of a story: a "yes" to it is not the story's.
+    if topic is None or delivery.human_agent or not intended:
         return [said]
     entities = {"otn_topic": topic.name, "otn_event_id": delivery.dedupe_key}
     known = [{"entity": key, "value": value} for key, value in entities.items() if key in domain.entities]

@@ -88,14 +88,14 @@ def decide(
     tx: Tx,
     *,
     psid: str,
-    topic: str,
+    topic: str | None,
     now: datetime,
     page_id: str | None = None,
     human_agent: bool = False,
 ) -> Decision:
     """What would happen to a follow-up on this topic now, and why. Reads only; the sender's own rule."""
-    found = topics.resolve(tx, topic)
-    if found is None:
+    found = topics.resolve(tx, topic) if topic else None
+    if topic and found is None:
         return Deny(reason=Reason.UNKNOWN_TOPIC, sentence=f"There is no topic '{topic}'.")
     return _decide(tx, contacts.by_psid(tx, psid, page_id), found, now, human_agent=human_agent)
 

@@ -88,7 +88,7 @@ def foresee(app: App, order: Order) -> Report:
         decision = delivery.decide(
             tx,
             psid=order.psid,
-            topic=order.topic or "",
+            topic=order.topic,
             now=app.clock(),
             page_id=order.page_id,
             human_agent=order.human_agent,

@@ -441,8 +441,8 @@ async def _refuse(_tracker: Any) -> None:
 # --- afterwards ---
 
 
-def sent_outside(air: OnAir, psid: str, text: str, key: str) -> None:
-    """A follow-up that the worker sent."""
+def sent_outside(air: OnAir, psid: str, text: str, key: str, *, by_hand: bool = False) -> None:
+    """A follow-up that the worker sent, or what a colleague wrote."""
     order = Order(
         page_id=PAGE,
         psid=psid,
@@ -450,6 +450,7 @@ def sent_outside(air: OnAir, psid: str, text: str, key: str) -> None:
         message={"text": text},
         dedupe_key=key,
         origin=Origin.CLI,
+        human_agent=by_hand,
     )
     vault = air.app.require_vault()
     with air.app.store.begin() as tx:
@@ -501,6 +502,22 @@ async def test_a_follow_up_is_a_step_of_the_story_before_the_next_turn(air: OnAi
     await air.deliver(message("7007", "and another"))
     await air.quiet()
     assert shape(await air.events("7007")).count(("bot", "It is back!")) == 1
+
+
+async def test_what_a_colleague_wrote_is_told_and_is_no_step_of_a_story(air: OnAir) -> None:
+    air.person()
+    air.topic()
+    air.bot.events = [ActiveLoop("feedback_form")]
+    await air.deliver(message("7007", "hello"))
+    await air.quiet()
+    air.bot.events = []
+    before = len(await air.events("7007"))
+    sent_outside(air, "7007", "This is Mia. Shall I call you?", "cli:1", by_hand=True)
+    await air.deliver(message("7007", "yes"))
+    await air.quiet()
+    after = shape((await air.events("7007"))[before:])
+    assert after[:2] == [("bot", "This is Mia. Shall I call you?"), ("user", "say", "yes")]
+    assert all(noted is not None for noted in air.rows("delivery", "noted_at"))
 
 
 async def test_a_follow_up_is_noted_once_even_after_a_crash_in_between(air: OnAir) -> None:

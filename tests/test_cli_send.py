@@ -112,6 +112,20 @@ def test_how_loudly_it_arrives_and_who_wrote_it_is_handed_on(shop: Project, otn_
     assert [entry.get("tag") for entry in sent] == [None, "HUMAN_AGENT"]
 
 
+def test_what_a_person_wrote_needs_no_topic(shop: Project, otn_: CommandLine) -> None:
+    shop.person(permissions=1)
+    shop.pass_time(DAY_AND_HOUR)
+    by_hand = ("send", "7007", "--human-agent", "--text", "This is Mia.")
+    foreseen, sent = otn_(*by_hand, "--dry-run"), otn_(*by_hand)
+    assert (foreseen.code, sent.code) == (0, 0)
+    assert "Would be sent: " in foreseen.out
+    assert "Sent as a message that a person wrote" in sent.out
+    assert "Permissions left" not in foreseen.out + sent.out
+    assert shop.heard() == ["This is Mia."]
+    shop.pass_time(7 * DAY_AND_HOUR)
+    assert (otn_(*by_hand, "--dry-run").code, otn_(*by_hand).code) == (1, 1)
+
+
 @pytest.mark.parametrize("key", ["", "x" * 201, "two\nlines"])
 def test_an_id_is_a_short_word(shop: Project, otn_: CommandLine, key: str) -> None:
     shop.person()

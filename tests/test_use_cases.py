@@ -172,7 +172,7 @@ def test_a_survey_days_after_a_purchase_and_a_person_for_whoever_is_not_happy(wo
     ada.hears("Thank you! Is there anything you'd like to add?")
     ada.says("it scratches")
     ada.hears("I'm sorry that it did not go well.", "I've called a colleague")
-    work.types("send", ada.psid, "--human-agent", "--topic", "order-survey", "--text", "I am Mia. …")
+    work.types("send", ada.psid, "--human-agent", "--text", "I am Mia. …")
     ada.hears("I am Mia.")
 
     work.sends(bob, "order-survey", "How was your order? Do you have a minute?")

@@ -42,7 +42,10 @@ def send(
     ] = None,
     human_agent: Annotated[
         bool,
-        typer.Option("--human-agent", help="A person wrote this: up to 7 days after their last message."),
+        typer.Option(
+            "--human-agent",
+            help="A person wrote this: up to 7 days after their last message; needs no --topic.",
+        ),
     ] = False,
     notification_type: Push = None,
     dry_run: Annotated[
@@ -52,8 +55,8 @@ def send(
 ) -> None:
     """Send one follow-up: as a standard message while the window is open, by a permission after that.
 
-    Says first what the person agreed to; without --topic that is all. In a response, {first_name|there} is the
-    person's first name, or "there". Exit code 0: it was sent. 1: it was not, and why.
+    Says first what the person agreed to; without --topic or --human-agent that is all. In a response,
+    {first_name|there} is the person's first name, or "there". Exit code 0: it was sent. 1: it was not, and why.
 
     \b
     Examples:
@@ -61,11 +64,11 @@ def send(
       otn send 7007 --topic restock-blue --text "The blue one is back." --dry-run
       otn send 7007 --topic restock-blue --text "The blue one is back." --id restock-blue-2026-10
       otn send 7007 --topic restock-blue --response utter_otn_follow_up_restock
+      otn send 7007 --human-agent --text "This is Mia. I found your parcel."
     """
-    if topic is None:
+    if not topic and not human_agent:
         with opened(context) as app:
             _ask_for_a_topic(psid, _agreements(app, psid, page))
-    assert topic is not None  # noqa: S101 - without one nobody gets here
     message = said(context, text, response, variation)
     with opened(context, to_send=not dry_run) as app:
         from otn.delivery import Order
@@ -159,14 +162,14 @@ def _checked(key: str | None) -> str | None:
     return key
 
 
-def _show(report: Report, topic: str, json: bool) -> None:
+def _show(report: Report, topic: str | None, json: bool) -> None:
     if json:
         print_json(asdict(report))
         return
     print_line(f"{_OPENING.get(report.state, '')}{report.sentence}")
     if report.rule and report.rule != report.sentence:
         print_line(f"Why: {report.rule}")
-    if report.delivery_id is not None or report.state in ("would_send", "would_skip"):
+    if topic and (report.delivery_id is not None or report.state in ("would_send", "would_skip")):
         print_line(f"Permissions left for '{topic}': {report.tokens_left}")
     if report.reason in _NEXT:
         say(_NEXT[report.reason])
