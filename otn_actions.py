@@ -14,6 +14,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -39,6 +40,7 @@ CHANNEL = "messenger"
 ALLOWED = "allowed"
 NO_EVENT_ID = "no_event_id"
 _REPEATED = "repeated"
+_MADE_UP_FOR = timedelta(minutes=10)  # how long whoever triggers an event may take to try again after a crash
 
 # What stories need to tell apart of a follow-up that may not go out; the finer reason is in the log.
 _FOLLOW_UP_DECISION_OF = {
@@ -135,8 +137,8 @@ class ActionSendOtnFollowUp(OtnAction):
     every repeat, so that one event is told once. Sets `otn_topic`, `otn_kind` and `otn_follow_up_decision`:
     allowed, no_permission, unreachable, page_paused, unknown_topic or no_event_id. When allowed, it utters
     `utter_otn_follow_up_<kind>`, else `utter_otn_follow_up`, and leaves an open form first: the reply would
-    be taken for an answer to the form. When not, an open form stays as it is. An event that the conversation
-    knows is as if it had not come again.
+    be taken for an answer to the form. When not, an open form stays as it is. An event that was told is as if it
+    had not come again.
     """
 
     action_name = "action_send_otn_follow_up"
@@ -169,10 +171,13 @@ class ActionSendOtnFollowUp(OtnAction):
         with app.store.read() as tx:
             found = topics.resolve(tx, topic)
             decision = delivery.decide(tx, topic=topic, now=app.clock(), **_person(tracker))
-            told = delivery.is_told(tx, topic=topic, event_id=event_id, **_person(tracker))
+            told_at = delivery.told_at(tx, topic=topic, event_id=event_id, **_person(tracker))
         kind = found.kind if found else None
-        if told:  # without a step in the conversation, the turn that told it died before it was saved
-            return (_REPEATED if _came_before(tracker, event_id) else ALLOWED), kind
+        if told_at is not None:
+            # Just now, and without a step in the conversation: the turn that told it died before it was saved, and is
+            # made up for. Later the step may only be out of sight: Rasa shows the newest session alone.
+            repeated = _came_before(tracker, event_id) or app.clock() - told_at > _MADE_UP_FOR
+            return (_REPEATED if repeated else ALLOWED), kind
         if isinstance(decision, Allow):
             return ALLOWED, kind
         logger.info("%s: topic %s: not sent, %s", self.action_name, topic, decision.reason.value)

@@ -100,11 +100,11 @@ def decide(
     return _decide(tx, contacts.by_psid(tx, psid, page_id), found, now, human_agent=human_agent)
 
 
-def is_told(tx: Tx, *, psid: str, topic: str, event_id: str, page_id: str | None = None) -> bool:
-    """Whether the follow-up of this event went out to the person, or may have. Reads only."""
+def told_at(tx: Tx, *, psid: str, topic: str, event_id: str, page_id: str | None = None) -> datetime | None:
+    """When the follow-up of this event went out to the person, or may have; None if it did not. Reads only."""
     contact = contacts.by_psid(tx, psid, page_id)
     earlier = deliveries.by_key(tx, key_of_event(contact, topic, event_id)) if contact else None
-    return earlier is not None and earlier.state in _MAY_HAVE_LEFT
+    return earlier.created_at if earlier and earlier.state in _MAY_HAVE_LEFT else None
 
 
 def begin(tx: Tx, vault: Vault, order: Order, now: datetime) -> Attempt | Deny | Delivery:

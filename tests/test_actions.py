@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -310,6 +311,12 @@ class TestFollowUpAgain:
         slots, said, _others = await tell(app)
         assert slots["otn_follow_up_decision"] == "allowed"
         assert said[0]["otn_follow_up"]["event_id"] == "back-17"  # the channel knows it, and sends nothing
+
+    async def test_in_a_later_session_it_is_as_if_it_had_not_come_again_either(
+        self, app: App, told: None, now: datetime
+    ) -> None:
+        days_later = replace(app, clock=lambda: now + timedelta(days=2))
+        assert await tell(days_later, form="feedback_form") == ({}, [], ["rewind", "followup"])
 
     async def test_another_event_is_decided_for_itself(self, app: App, told: None) -> None:
         slots, _said, _others = await tell(app, {**ABOUT_THE_BACKPACK, "otn_event_id": "back-18"})
