@@ -1,8 +1,8 @@
 """What must happen to a conversation beside its turns: note what was sent outside it, and forget it.
 
 A follow-up that the worker or the command line sent becomes a step of the story before the person's next
-turn, in the shape that `trigger_intent` leaves: one story serves both. Everything here runs under the
-conversation's lock.
+turn, in the shape that `trigger_intent` leaves: one story serves both. What `trigger_intent` left unanswered goes on in
+a new session. Everything here runs under the conversation's lock.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rasa.core.channels.channel import UserMessage
+from rasa.shared.core.constants import IS_EXTERNAL
 from rasa.shared.core.events import ActionExecuted, ActiveLoop, BotUttered, SlotSet, UserUttered
 
 from channels.doors import Doors, NotNow
@@ -74,10 +75,14 @@ async def forget(doors: Doors, conversation: Conversation, person: Contact) -> b
 
 async def _update(agent: Any, message: UserMessage, missing: Sequence[FollowUp]) -> None:
     processor = agent.processor
+    before = await processor.get_tracker(message.sender_id)
     # An expired session starts anew first, so that the follow-up lands in the live one.
     tracker = await processor.fetch_tracker_and_update_session(
         message.sender_id, message.output_channel, message.metadata
     )
+    if len(tracker.events) > len(before.events):
+        now = tracker.events[-1].timestamp  # by it the tracker store tells which session an event belongs to
+        tracker.update_with_events(_unanswered(before, now), agent.domain)
     for delivery, topic in missing:
         tracker.update_with_events(_as_step(delivery, topic, agent.domain, tracker), agent.domain)
     decided = [
@@ -85,6 +90,21 @@ async def _update(agent: Any, message: UserMessage, missing: Sequence[FollowUp])
     ]
     tracker.update_with_events([SlotSet(name, None) for name in decided], agent.domain)
     await processor.save_tracker(tracker)
+
+
+def _unanswered(ended: Any, now: float) -> list[Any]:
+    """The last turn of a session, if it was `trigger_intent`'s: to be repeated at the beginning of the next.
+
+    An hour after it the session is over, but a follow-up may be answered days later. What was said, was said once.
+    """
+    applied = ended.applied_events()
+    begins = max((at for at, each in enumerate(applied) if isinstance(each, UserUttered)), default=None)
+    if begins is None or not applied[begins].metadata.get(IS_EXTERNAL):
+        return []
+    turn = [each for each in applied[begins:] if not isinstance(each, BotUttered)]
+    for each in turn:
+        each.timestamp = now
+    return turn
 
 
 def _as_step(delivery: Delivery, topic: Topic | None, domain: Any, tracker: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -592,6 +593,67 @@ async def test_old_decisions_are_cleared_before_the_next_turn(air: OnAir) -> Non
     await air.deliver(message("7007", "and now"))
     await air.quiet()
     assert seen == [None]
+
+
+async def trigger(air: OnAir) -> None:
+    """As `trigger_intent` does, with a follow-up."""
+    agent, output = air.agent, air.channel.get_output_channel()
+    async with agent.lock_store.lock("7007"):
+        tracker = await agent.processor.fetch_tracker_and_update_session("7007", output)
+        await agent.trigger_intent("EXTERNAL_otn_follow_up", [], output, tracker)
+
+
+def pass_time_for_rasa(air: OnAir, hours: int) -> None:
+    """Make all that was said older: Rasa looks at the machine's own clock."""
+    store = air.agent.tracker_store._tracker_store
+    with store.session_scope() as session:
+        for row in session.query(store.SQLEvent):
+            row.timestamp -= hours * 3600
+            row.data = json.dumps({**json.loads(row.data), "timestamp": row.timestamp})
+        session.commit()
+
+
+async def test_what_was_triggered_waits_for_its_answer_in_the_next_session(air: OnAir) -> None:
+    air.person()
+    told = SlotSet("otn_follow_up_decision", "allowed")
+    await air.deliver(message("7007", "hello"))
+    await air.quiet()
+    air.bot.say("It is back!")
+    air.bot.events = [told]
+    await trigger(air)
+    air.bot.say()
+    air.bot.events = []
+    pass_time_for_rasa(air, hours=2)
+    before = len(await air.events("7007"))
+    await air.deliver(message("7007", "yes please"))
+    await air.quiet()
+    session = shape((await air.events("7007"))[before:])
+    assert session[session.index("action_listen") + 1 :][:6] == [
+        ("user", "EXTERNAL_otn_follow_up", "EXTERNAL: EXTERNAL_otn_follow_up"),
+        "action_scripted",
+        ("otn_follow_up_decision", "allowed"),
+        "action_listen",
+        ("otn_follow_up_decision", None),
+        ("user", "say", "yes please"),
+    ]
+    live = await air.agent.processor.get_tracker("7007")
+    intents = [each.intent_name for each in live.events if each.type_name == "user"]
+    assert intents == ["EXTERNAL_otn_follow_up", "say"]
+
+
+async def test_what_was_answered_or_said_by_the_person_ends_with_its_session(air: OnAir) -> None:
+    air.person()
+    await trigger(air)
+    air.bot.events = [SlotSet("otn_request_decision", "asked")]
+    await air.deliver(message("7007", "yes"))
+    await air.quiet()
+    air.bot.events = []
+    pass_time_for_rasa(air, hours=2)
+    before = len(await air.events("7007"))
+    await air.deliver(message("7007", "hello again"))
+    await air.quiet()
+    said = [each for each in shape((await air.events("7007"))[before:]) if each[0] == "user"]
+    assert said == [("user", "say", "hello again")]
 
 
 # --- Rasa's own lock ---
