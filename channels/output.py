@@ -11,6 +11,7 @@ actions ran. What could not be sent is recorded and logged, by ids and states.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -23,8 +24,8 @@ from rasa.core.channels.channel import OutputChannel
 from channels.doors import Doors, fault
 from otn import asking, delivery, messages, privacy, remembering
 from otn.delivery import Order
-from otn.errors import NotFound, OtnError, SendError
-from otn.graph.protocol import with_metadata
+from otn.errors import NotFound, OtnError, SendError, Unreachable
+from otn.graph.protocol import Sent, with_metadata
 from otn.models import AskAttempt, Attempt, Contact, Delivery, DeliveryState, Origin, split_sender_id
 from otn.policy import Deny, Reason
 from otn.store import Tx, contacts
@@ -32,6 +33,9 @@ from otn.store import Tx, contacts
 logger = logging.getLogger(__name__)
 
 NAME = "messenger"
+# Seconds until a message that could not leave us is sent again. Of all messages of a turn together: where Graph stays
+# away, a turn must end in good time all the same, before its lock and, when the server stops, its drain run out.
+AGAIN_AFTER = (0.5, 2.0)
 
 _Json = Mapping[str, Any]
 
@@ -54,6 +58,7 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
         self._partner = person
         self._turn_key = turn_key or f"external:{uuid4()}"
         self._asked: Counter[str] = Counter()
+        self._pauses = list(AGAIN_AFTER)
 
     async def send_response(self, recipient_id: str, message: dict[str, Any]) -> None:
         """Say one utterance of the bot, if the rules allow it. Never raises."""
@@ -145,14 +150,20 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
 
     async def _send(self, person: Contact, message: _Json) -> None:
         wire_id, sent_at = f"otn:{uuid4()}", self._doors.now()
-        outcome = await self._doors.post(
-            person.page_id,
-            {"id": person.psid},
-            with_metadata(message, wire_id),
-            messaging_type="RESPONSE",
-        )
+        outcome = await self._post(person, with_metadata(message, wire_id))
         if isinstance(outcome, SendError):
             await self._not_said(person, message, wire_id, outcome, sent_at)
+
+    async def _post(self, person: Contact, message: _Json) -> Sent | SendError:
+        """Send it, and again a moment later if not a byte of it left us and it may still be sent."""
+        to = {"id": person.psid}
+        outcome = await self._doors.post(person.page_id, to, message, messaging_type="RESPONSE")
+        while isinstance(outcome, Unreachable) and self._pauses:
+            await asyncio.sleep(self._pauses.pop(0))
+            if isinstance(await self._doors.read(lambda tx: self._may_say(tx, person)), Deny):
+                break
+            outcome = await self._doors.post(person.page_id, to, message, messaging_type="RESPONSE")
+        return outcome
 
     async def _not_said(
         self,
@@ -219,12 +230,7 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
 
     async def _send_request(self, person: Contact, attempt: AskAttempt) -> None:
         card = messages.permission_request(attempt.title, attempt.payload)
-        outcome = await self._doors.post(
-            attempt.page_id,
-            {"id": attempt.psid},
-            with_metadata(card, attempt.wire_id),
-            messaging_type="RESPONSE",
-        )
+        outcome = await self._post(person, with_metadata(card, attempt.wire_id))
         state = await self._doors.write(lambda tx: asking.settle(tx, attempt, outcome, self._doors.now()))
         if isinstance(outcome, SendError):
             logger.warning(

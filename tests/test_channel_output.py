@@ -15,7 +15,7 @@ from on_air import HAND_PACE, PAGE, OnAir, message, now_ms, on_air, opt_in
 
 from otn import privacy
 from otn.messages import permission_request
-from otn.store import contacts
+from otn.store import contacts, pages
 from simulator.journal import Filter
 from simulator.people import Token
 from simulator.testing import APP_SECRET, PAGE_TOKEN, VERIFY_TOKEN
@@ -204,6 +204,58 @@ async def test_without_an_answer_the_reply_is_unknown_and_not_repeated(air: OnAi
     (state,) = air.rows("delivery", "state")
     assert state in ("unknown", "sent"), "until its echo has come in"
     assert air.rows("inbound_event", "state")[0] == "done"
+
+
+@pytest.fixture
+def out_of_reach(air: OnAir, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What nobody listens to: one address for each of the next sends, or what else is to happen then; no waits."""
+    graph, coming = air.line.doors.graph, list[Any]()
+    send = graph.send
+
+    async def send_nowhere(request: Any) -> Any:
+        if not coming:
+            return await send(request)
+        if callable(happens := coming.pop(0)):
+            happens()
+        return await send(replace(request, url="http://127.0.0.1:9/"))
+
+    monkeypatch.setattr(graph, "send", send_nowhere)
+    monkeypatch.setattr("channels.output.AGAIN_AFTER", (0, 0))
+    return coming
+
+
+async def test_what_never_left_us_is_sent_again(air: OnAir, out_of_reach: list[Any]) -> None:
+    out_of_reach += ["nobody", "nobody"]
+    assert await hears(air, "one", "two") == ["one", "two"]
+    assert air.rows("delivery", "state") == []
+
+
+async def test_a_request_that_never_left_us_is_sent_again(air: OnAir, out_of_reach: list[Any]) -> None:
+    air.topic()
+    air.bot.say(asking(text=""))
+    out_of_reach += ["nobody", "nobody"]
+    await air.deliver(message("7007", "hello"))
+    await air.quiet()
+    assert len(cards(air.heard("7007"))) == 1
+    assert air.rows("permission_request", "state") == ["sent"]
+
+
+async def test_where_graph_stays_away_a_turn_tries_three_times_and_ends(
+    air: OnAir, out_of_reach: list[Any]
+) -> None:
+    out_of_reach += ["nobody"] * 4
+    assert await hears(air, "one", "two", "three") == ["three"]
+    assert air.rows("delivery", "state", "reason") == [("refused", "unreachable")] * 2
+
+
+async def test_what_may_not_be_said_any_more_is_not_sent_again(air: OnAir, out_of_reach: list[Any]) -> None:
+    def pause() -> None:
+        with air.app.store.begin() as tx:
+            pages.pause(tx, PAGE, "somebody said so", None)
+
+    out_of_reach += [pause]
+    assert await hears(air, "one", "two") == []
+    assert air.rows("delivery", "state", "reason") == [("refused", "unreachable"), ("skipped", "page_paused")]
 
 
 async def test_a_recipient_nobody_knows_is_no_error(air: OnAir, caplog: pytest.LogCaptureFixture) -> None:
