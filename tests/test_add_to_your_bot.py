@@ -6,6 +6,7 @@ ones, and nothing is downloaded: the wheel is installed beside the packages of `
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -181,6 +182,7 @@ def test_the_guide_adds_one_time_notifications_to_a_fresh_bot(reader: Reader, tm
     reader.wait_until_up()
     reader.run("otn check")  # now with a Messenger to ask
     play(reader)
+    trigger(reader)
 
 
 def test_its_slots_are_those_of_the_bot_that_we_ship() -> None:
@@ -235,3 +237,32 @@ def play(reader: Reader) -> None:
     )
     assert again.returncode == 1
     assert "one permission, one message" in again.stdout + again.stderr
+
+
+def trigger(reader: Reader) -> None:
+    """The end of step 4: Rasa again, now with its HTTP API."""
+    rasa = reader.running.pop(0)
+    rasa.kill()
+    rasa.wait()
+    reader.environ["RASA_TOKEN"] = "a-token-of-their-own"
+    reader.start(f"{sh('# RASA_TOKEN').splitlines()[-1]} -p {reader.ports['rasa']}")
+    reader.wait_until_up()
+    psid = reader.simulate("people", first_name="Bob")["psid"]
+    reader.simulate(f"people/{psid}/message", text="what's new?")
+    _why, seen = reader.hear(psid, 0)
+    _card, seen = reader.hear(psid, seen)
+
+    call = sh("curl").replace("PSID", psid).replace(":5005/", f":{reader.ports['rasa']}/")
+    answer = json.loads(reader.run(call))
+    assert "messages" not in answer
+    assert answer["tracker"]["slots"]["otn_follow_up_decision"] == "allowed"
+    told, seen = reader.hear(psid, seen)
+    assert told["message"]["text"].startswith("Here is the news")
+    reader.simulate(f"people/{psid}/message", text="yes")
+    link, seen = reader.hear(psid, seen)
+    assert "https://example.com/news" in link["message"]["text"]
+
+    lost = call.replace("output_channel=messenger&", "").replace('"42"', '"43"')
+    assert "messages" in json.loads(reader.run(lost))
+    stranger = call.replace("$RASA_TOKEN", "another")
+    assert json.loads(reader.run(stranger))["reason"] == "NotAuthenticated"
