@@ -1,8 +1,9 @@
 """Messages per second through our channel, Rasa's own facebook channel, and Rasa's rest channel (its ceiling).
 
-All three run the same trained bot with the same kind of tracker store, and are asked in turns. A person's "hi"
-is answered with one message. The rate is messages by the time until the last reply arrived: at Graph, or in
-rest's answer. rest sends nothing to anybody, checks nothing and keeps no inbox: what it does is Rasa itself.
+All run the same trained bot and are asked in turns. The peers are Rasa as it comes, with Rasa's own SQL tracker store;
+rest runs a second time with ours, which shows what of the difference is the channel's. A person's "hi" is answered
+with one message. The rate is messages by the time until the last reply arrived: at Graph, or in rest's answer. rest
+sends nothing to anybody, checks nothing and keeps no inbox: what it does is Rasa itself.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Contender:
     """A channel under measurement. `people`: how many write in a round."""
 
     name: str
+    channel: str
     server: Server
     people: int
     connections: int
@@ -68,17 +70,28 @@ def _on_air(quick: bool) -> Iterator[tuple[Server, list[Contender]]]:
     with ExitStack() as stack:
         graph = stack.enter_context(programs.helper("graph"))
 
-        def contender(name: str, people: int, connections: int, credentials: Json | None) -> Contender:
-            stage = programs.set_up(name, graph=graph.url, credentials=credentials)
-            server = stack.enter_context(programs.rasa(stage, name))
-            return Contender(name=name, server=server, people=people, connections=connections)
+        def contender(
+            channel: str, people: int, connections: int, credentials: Json | None, store: str | None
+        ) -> Contender:
+            name = channel if store or credentials is None else f"{channel}, our tracker store"
+            stage = programs.set_up(
+                name.replace(", ", "-").replace(" ", "-"),
+                graph=graph.url,
+                credentials=credentials,
+                tracker_store=store,
+            )
+            server = stack.enter_context(programs.rasa(stage, channel))
+            return Contender(
+                name=name, channel=channel, server=server, people=people, connections=connections
+            )
 
         yield (
             graph,
             [
-                contender("messenger", many, 32, None),
-                contender("rest", many, 32, programs.REST),
-                contender("facebook", few, 8, programs.FACEBOOK),
+                contender("messenger", many, 32, None, None),
+                contender("rest", many, 32, programs.REST, programs.RASAS_TRACKER_STORE),
+                contender("facebook", few, 8, programs.FACEBOOK, programs.RASAS_TRACKER_STORE),
+                contender("rest", many, 32, programs.REST, None),
             ],
         )
 
@@ -90,7 +103,7 @@ def measure(contender: Contender, graph: Server, people: int | None = None) -> R
     before = cpu_seconds(contender.server.pid), cpu_seconds(graph.pid)
     started = time.monotonic()
     asyncio.run(traffic.as_fast_as_taken(posts, contender.connections))
-    ended = time.monotonic() if contender.name == "rest" else _last_arrival(graph, len(posts))
+    ended = time.monotonic() if contender.channel == "rest" else _last_arrival(graph, len(posts))
     spent = cpu_seconds(contender.server.pid) - before[0], cpu_seconds(graph.pid) - before[1]
     return Round(
         rate=len(posts) / (ended - started),
@@ -100,11 +113,11 @@ def measure(contender: Contender, graph: Server, people: int | None = None) -> R
 
 
 def _posts(contender: Contender, people: int) -> Iterator[Post]:
-    url = f"{contender.server.url}/webhooks/{contender.name}/webhook"
+    url = f"{contender.server.url}/webhooks/{contender.channel}/webhook"
     psids = traffic.people(people)
     for _ in range(MESSAGES_EACH):
         for psid in psids:
-            if contender.name == "rest":
+            if contender.channel == "rest":
                 yield Post(url=url, body=json.dumps({"sender": psid, "message": "hi"}).encode())
             else:
                 yield traffic.webhook(url, traffic.message(psid))

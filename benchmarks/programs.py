@@ -36,6 +36,7 @@ _SECRETS: Final = {
     "MESSENGER_VERIFY_TOKEN": "a-made-up-verify-token",
     "MESSENGER_PAGE_ACCESS_TOKEN": "a-made-up-access-token",
 }
+RASAS_TRACKER_STORE: Final = "SQL"
 # What Rasa's own channels want in credentials.yml.
 REST: Final = {"rest": {}}
 FACEBOOK: Final = {
@@ -71,19 +72,22 @@ def set_up(
     graph: str = "http://127.0.0.1:9",
     credentials: Mapping[str, Any] | None = None,
     nlg: str | None = None,
+    tracker_store: str | None = None,
     **environ: str,
 ) -> Stage:
-    """Lay out a fresh project. `credentials`: other channels than ours; `nlg`: who makes the responses."""
+    """Lay out a fresh project. `credentials`: other channels than ours; `nlg`: who makes the responses;
+    `tracker_store`: another type than ours."""
     folder = STAGES / name
     ports = {"rasa": 0, "actions": 9, "simulator": int(graph.rpartition(":")[2])}
     theirs = demo.prepare(HOME, folder, ports)
     if credentials is not None:
         (folder / "credentials.yml").write_text(json.dumps(credentials), encoding="utf-8")
+    endpoints = json.loads((folder / "endpoints.yml").read_text(encoding="utf-8"))
     if nlg is not None:
-        endpoints = json.loads((folder / "endpoints.yml").read_text(encoding="utf-8"))
-        (folder / "endpoints.yml").write_text(
-            json.dumps({**endpoints, "nlg": {"url": nlg}}), encoding="utf-8"
-        )
+        endpoints["nlg"] = {"url": nlg}
+    if tracker_store is not None:
+        endpoints["tracker_store"]["type"] = tracker_store
+    (folder / "endpoints.yml").write_text(json.dumps(endpoints), encoding="utf-8")
     stage = Stage(
         folder=folder, environ={**theirs, **_SECRETS, **_QUIET, "BENCHMARK_GRAPH_URL": graph, **environ}
     )
