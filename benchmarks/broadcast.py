@@ -1,14 +1,17 @@
 """How fast a broadcast goes out: at the Page's rate by `otn worker`, and as fast as it can with the limit lifted.
 
 One Graph call takes 200 ms. The peer of the second part is an aiohttp loop that only posts: no database, no tokens,
-nothing recorded. Two workers share one PostgreSQL there.
+nothing recorded. Two workers share one PostgreSQL there; how much of the machine was idle tells whether it had room for
+the second one, beside the server and Graph.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -25,6 +28,15 @@ SUSTAINED = 0.98  # of the rate aimed at
 TIMES_ONE = 1.7
 PATIENCE = 600.0
 Row = list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """Messages a second, CPU milliseconds of the senders per message, and how much of the machine had nothing to do."""
+
+    rate: float
+    cpu_ms: float
+    idle: float
 
 
 def run(*, quick: bool) -> Finding:
@@ -51,11 +63,11 @@ def run(*, quick: bool) -> Finding:
             ("PostgreSQL, two workers", two),
         )
     ]
-    times = median(each[0] for each in two) / median(each[0] for each in one)
+    times = median(each.rate for each in two) / median(each.rate for each in one)
     return Finding(
         name="broadcast",
-        columns=["sender, limit lifted", "messages/s", "CPU ms per message"],
-        rows=[[f"`otn worker` at the Page's rate, {limited:,} messages", f"{rate:.1f}", ""], *rows],
+        columns=["sender, limit lifted", "messages/s", "CPU ms per message", "machine idle"],
+        rows=[[f"`otn worker` at the Page's rate, {limited:,} messages", f"{rate:.1f}", "", ""], *rows],
         says=[
             f"One Graph call takes {SECONDS * 1000:.0f} ms. "
             f"At the Page's rate no second saw more than {most} messages.",
@@ -95,8 +107,8 @@ def _until(graph: Server, messages: int) -> dict[str, Any]:
     raise SystemExit(f"only {told['messages']} of {messages} messages arrived")
 
 
-def _lifted(stage: Stage, graph: Server, people: int, workers: int) -> tuple[float, float]:
-    """Messages a second and CPU milliseconds per message of so many senders."""
+def _lifted(stage: Stage, graph: Server, people: int, workers: int) -> Sent:
+    """What came of so many senders."""
     with campaign.opened(stage) as app:
         population.empty(app)
         population.settle(app, people)
@@ -108,11 +120,11 @@ def _lifted(stage: Stage, graph: Server, people: int, workers: int) -> tuple[flo
     return found
 
 
-def _bare(graph: Server, number: int) -> tuple[float, float]:
+def _bare(graph: Server, number: int) -> Sent:
     return _senders(programs.set_up("bare", graph=graph.url), "bare", graph, number, 1)
 
 
-def _senders(stage: Stage, which: str, graph: Server, number: int, workers: int) -> tuple[float, float]:
+def _senders(stage: Stage, which: str, graph: Server, number: int, workers: int) -> Sent:
     command = [PYTHON, "-m", "benchmarks.sender", which, graph.url, str(number)]
     running = [
         subprocess.Popen(command, cwd=stage.folder, env=stage.environ, stdout=subprocess.PIPE)
@@ -120,8 +132,18 @@ def _senders(stage: Stage, which: str, graph: Server, number: int, workers: int)
     ]
     told = [json.loads(process.communicate(timeout=PATIENCE)[0]) for process in running]
     seconds = max(each["ended"] for each in told) - min(each["began"] for each in told)
-    return number / seconds, 1000 * sum(each["cpu"] for each in told) / number
+    idle = max(each["idle_at_end"] for each in told) - min(each["idle_at_begin"] for each in told)
+    return Sent(
+        rate=number / seconds,
+        cpu_ms=1000 * sum(each["cpu"] for each in told) / number,
+        idle=idle / (seconds * (os.cpu_count() or 1)),
+    )
 
 
-def _row(name: str, found: list[tuple[float, float]]) -> Row:
-    return [name, f"{median(each[0] for each in found):,.0f}", f"{median(each[1] for each in found):.2f}"]
+def _row(name: str, found: list[Sent]) -> Row:
+    return [
+        name,
+        f"{median(each.rate for each in found):,.0f}",
+        f"{median(each.cpu_ms for each in found):.2f}",
+        f"{median(each.idle for each in found):.0%}",
+    ]

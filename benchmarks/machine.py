@@ -27,6 +27,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
 
+def idle_seconds() -> float:
+    """CPU time that the machine's cores had nothing to do, since it started."""
+    return int(Path("/proc/stat").read_text().split(maxsplit=5)[4]) / _TICKS_PER_SECOND
+
+
 def memory(pid: int) -> Memory:
     """What a process holds now."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]

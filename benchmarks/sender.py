@@ -1,7 +1,8 @@
 """Who sends when no limit holds them back (`python -m benchmarks.sender WHICH GRAPH NUMBER`, in a project).
 
 `worker` is our sender with the Page's rate lifted; `bare` is an aiohttp loop that posts as many messages over as many
-connections and does nothing else. Prints when it began and ended, and the CPU seconds between, as JSON.
+connections and does nothing else. Prints when it began and ended, the CPU seconds between,
+and how long the machine had been idle then, as JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from benchmarks.machine import idle_seconds
 from otn import mailing
 from otn.app import SENDING, open_app
 from otn.mailing import Pace
@@ -33,9 +35,10 @@ def main() -> None:
         "bare": lambda: bare(f"{graph}/v26.0/1001/messages", number),
     }
     job = jobs[which]()
-    began, cpu = time.monotonic(), time.process_time()
+    began, cpu, idle = time.monotonic(), time.process_time(), idle_seconds()
     asyncio.run(job)
-    print(json.dumps({"began": began, "ended": time.monotonic(), "cpu": time.process_time() - cpu}))
+    told = {"began": began, "ended": time.monotonic(), "cpu": time.process_time() - cpu}
+    print(json.dumps({**told, "idle_at_begin": idle, "idle_at_end": idle_seconds()}))
 
 
 async def worker() -> None:
