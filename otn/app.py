@@ -32,6 +32,12 @@ class App:
             raise ConfigError(["this process was started without OTN_ENCRYPTION_KEYS and OTN_HASH_KEY"])
         return self.vault
 
+    @property
+    def pages_with_token(self) -> frozenset[str] | None:
+        """The Pages that messages may be sent for; None for any: the one access token names no Page."""
+        ids = [page.page_id for page in self.settings.pages]
+        return None if None in ids else frozenset(page_id for page_id in ids if page_id)
+
     def graph_config(self, page_id: str | None) -> GraphConfig:
         """How to call Graph for a page. Raises ConfigError if the page's token is not configured.
 

@@ -17,7 +17,7 @@ from otn.graph.protocol import GraphConfig, build_me, build_subscribed_apps, sub
 from otn.graph.sync import SyncGraph
 from otn.policy import Reason, page_is_paused
 from otn.settings import ACTION_SERVER, EVERYTHING, Settings, is_loopback, load_settings
-from otn.store import Store, health, keys, migrate, pages, topics
+from otn.store import Store, chunks, health, keys, migrate, pages, topics
 from otn.vault import Vault
 
 # HOOKS. Without the first three no conversation and no permission reaches us; without the others windows stay
@@ -237,6 +237,7 @@ def _content(app: App, *, complete: bool) -> Iterator[Finding]:
     yield _good("migrations", f"current, revision {newest}")
     if complete:
         yield from _keys(app)
+        yield from _pages_without_token(app)
     yield from _kinds(app)
     yield from _paused_pages(app)
 
@@ -298,6 +299,17 @@ def _paused_pages(app: App) -> Iterator[Finding]:
                 f"Meta refused a permission request of {page.page_id}: {page.otn_denied_reason}",
                 f"allow One-Time Notification in the Page's settings, then `otn page resume {page.page_id}`",
             )
+
+
+def _pages_without_token(app: App) -> Iterator[Finding]:
+    with app.store.read() as tx:
+        silent = chunks.waiting_pages(tx, app.pages_with_token)
+    for page_id in silent:
+        yield _bad(
+            "page",
+            f"broadcasts wait for page {page_id}, which has no access token",
+            f"give page {page_id} a token in credentials.yml: pages, or `otn broadcasts cancel` what waits for it",
+        )
 
 
 # --- time and Meta

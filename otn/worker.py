@@ -7,6 +7,7 @@ the jobs to workers; here stands what they do.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,7 +78,10 @@ def tick(app: App, graph: Graph, stop: Stop) -> Tick:
     finish_broadcasts(app, stop)
     deliveries_taken_up = deliver_due(app, graph, stop)
     with app.store.read() as tx:
-        due = chunks.due(tx, app.clock(), HINTS)
+        due = chunks.due(tx, app.clock(), HINTS, app.pages_with_token)
+        silent = chunks.waiting_pages(tx, app.pages_with_token)
+    for page_id in silent:
+        _warn_of_missing_token(page_id)
     return Tick(deliveries=deliveries_taken_up, is_busy=is_busy, chunks=tuple(due))
 
 
@@ -131,6 +135,11 @@ def finish_broadcasts(app: App, stop: Stop) -> None:
         with app.store.begin() as tx:
             broadcasts.finish(tx, now)
         _in_batches(app, stop, lambda tx: broadcasts.sweep_cancelled(tx, now), "deliveries -> cancelled")
+
+
+@functools.cache  # once a Page and process
+def _warn_of_missing_token(page_id: str) -> None:
+    log.warning("broadcasts wait: no access token for page %s (credentials.yml: pages)", page_id)
 
 
 def keep_house(app: App, stop: Stop) -> None:

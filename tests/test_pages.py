@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -14,13 +15,16 @@ import requests
 from cli import Answer, CommandLine, forget_environment
 from on_air import PAGE, OnAir, message, now_ms, on_air, opt_in
 from simulated import TOPIC, Project, project
+from test_broadcasts import planned
+from test_broadcasts import standing as broadcast_standing
 
-from otn import asking, delivery, sending
+from otn import asking, delivery, sending, worker
 from otn.app import App
 from otn.cli.session import user
 from otn.delivery import Order
 from otn.errors import OutcomeUnknown
 from otn.graph.protocol import SUBSCRIBED_FIELDS
+from otn.graph.sync import SyncGraph
 from otn.models import Attempt, DeliveryState, Origin
 from otn.settings import PageCredentials, Secret
 from otn.store import pages, tokens
@@ -386,6 +390,54 @@ def test_the_worker_goes_on_with_one_page_while_another_has_no_access_token(
     assert (states(otn_, PAGE), states(otn_, OTHER)) == (["reserved"], ["used"])
     assert (was_told(shop, PAGE), was_told(shop, OTHER)) == ([], ["It is back."])
     assert broken_rules(shop) == []
+
+
+def test_a_broadcast_reaches_one_page_while_another_has_no_access_token(
+    shop: Project, otn_: CommandLine
+) -> None:
+    """Also the broadcasts after it: what waits for the Page without a token is older, and comes first."""
+    shop.pass_time(DAY_AND_HOUR)
+    credentials = shop.root / "credentials.yml"
+    complete = credentials.read_text()
+    credentials.write_text(complete.replace(f'    "{PAGE}": "{PAGE_TOKEN}"\n', ""))
+    for number, words in enumerate(("It is back.", "Again."), start=1):
+        agree_again(shop, OTHER)
+        assert otn_("broadcasts", "create", "--topic", TOPIC, "--text", words).code == 0
+        assert otn_("broadcasts", "schedule", str(number), "--yes").code == 0
+        assert otn_("worker", "--once").code == 0
+    assert (was_told(shop, PAGE), was_told(shop, OTHER)) == ([], ["It is back.", "Again."])
+    warnings = [line for line in otn_.printed.splitlines() if f"no access token for page {PAGE}" in line]
+    assert len(warnings) == 1
+    checked = otn_("check")
+    assert f"broadcasts wait for page {PAGE}, which has no access token" in checked.out
+    assert broken_rules(shop) == []
+    credentials.write_text(complete)
+    assert otn_("worker", "--once").code == 0
+    assert was_told(shop, PAGE) == ["It is back."], "the one permission there pays for one"
+    assert "which has no access token" not in otn_("check").out
+
+
+def agree_again(shop: Project, page_id: str) -> None:
+    """One more permission of somebody who writes to the Page, and whose window is over then."""
+    (page,) = (each for each in BOTH if each.id == page_id)
+    shop.control(f"/people/7007/message?page_id={page_id}", {"text": "hello"})
+    agree(shop, page)
+    shop.pass_time(DAY_AND_HOUR)
+
+
+def test_a_hint_from_a_worker_that_has_the_access_token_is_left_to_it(shop: Project) -> None:
+    shop.pass_time(DAY_AND_HOUR)
+    with shop.opened() as app:
+        made = planned(app)
+        with SyncGraph() as graph:
+            hints = worker.tick(app, graph, threading.Event()).chunks
+        (only,) = (each for each in app.settings.pages if each.page_id == OTHER)
+        poorer = replace(app, settings=replace(app.settings, pages=(only,)))
+        for hint in hints:
+            worker.send(poorer, threading.Event(), hint)
+        assert broadcast_standing(app, made.id) == ("running", {"queued": 1, "sent": 1})
+        worker.send(app, threading.Event())
+    assert (was_told(shop, PAGE), was_told(shop, OTHER)) == (["It is back, dear friend."],) * 2
 
 
 class Silent:

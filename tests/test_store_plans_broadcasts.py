@@ -161,6 +161,8 @@ START = {
 
 HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
     "chunks that are due": ("ix_chunk_", lambda tx: chunks.due(tx, NOW, 20)),
+    "chunks that are due of some Pages": ("ix_chunk_", lambda tx: chunks.due(tx, NOW, 20, ["1", "2"])),
+    "Pages that wait in vain": ("ix_chunk_", lambda tx: chunks.waiting_pages(tx, ["2"])),
     "the next moment": ("ix_chunk_", chunks.next_due),
     "whether anything is left": ("ix_chunk_broadcast_id", lambda tx: chunks.unfinished(tx, 1)),
     "what is in a chunk": ("ix_delivery_chunk_id", lambda tx: chunks.count(tx, 30)),

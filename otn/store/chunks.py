@@ -7,6 +7,7 @@ queued, and only the few chunks in between are counted.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -77,8 +78,11 @@ def set_size(tx: Tx, chunk_id: int) -> int:
     return size
 
 
-def due(tx: Tx, now: datetime, limit: int) -> list[int]:
-    """Chunks whose time has come, that nobody holds, of running broadcasts and Pages that are not paused."""
+def due(tx: Tx, now: datetime, limit: int, pages: Collection[str] | None = None) -> list[int]:
+    """Chunks whose time has come, that nobody holds, of running broadcasts and Pages that are not paused.
+
+    `pages`: those that the caller can send for, None for all.
+    """
     paused = page.c.paused_reason.isnot(None) & (page.c.paused_until.is_(None) | (page.c.paused_until > now))
     query = (
         sa.select(chunk.c.id)
@@ -92,7 +96,20 @@ def due(tx: Tx, now: datetime, limit: int) -> list[int]:
         .order_by(chunk.c.due_at, chunk.c.id)
         .limit(limit)
     )
+    if pages is not None:
+        query = query.where(chunk.c.page_id.in_(pages))
     return list(tx.execute(query).scalars())
+
+
+def waiting_pages(tx: Tx, besides: Collection[str] | None) -> list[str]:
+    """The Pages besides these (None: there are none) for whose people running broadcasts have something to send."""
+    if besides is None:
+        return []
+    open_one = (chunk.c.page_id == page.c.page_id) & chunk.c.done_at.is_(None)
+    running = broadcast.c.state == BroadcastState.RUNNING.value
+    waits = sa.select(chunk.c.id).select_from(chunk.join(broadcast)).where(open_one, running).correlate(page)
+    query = sa.select(page.c.page_id).where(page.c.page_id.not_in(besides), waits.exists())
+    return list(tx.execute(query.order_by(page.c.page_id)).scalars())
 
 
 def next_due(tx: Tx) -> datetime | None:
