@@ -8,7 +8,7 @@ looked at here, so that at most one small batch follows a decision to stop.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -92,11 +92,14 @@ def take(tx: Tx, chunk_id: int, owner: str) -> Job | None:
     if chunk is None:
         return None
     planned = broadcasts.get(tx, chunk.broadcast_id)
+    names = placeholders.names(planned.message)
+    if not names:  # nobody's differs, but for its braces: once is enough
+        planned = replace(planned, message=placeholders.fill(planned.message, {}))
     return Job(
         broadcast=planned,
         chunk=chunk,
         topic_ids=tuple(broadcasts.topic_ids(tx, planned.topic)),
-        placeholders=frozenset(placeholders.names(planned.message)),
+        placeholders=frozenset(names),
     )
 
 

@@ -100,6 +100,20 @@ def test_everyone_who_agreed_gets_it_once(shop: Project, app: App) -> None:
     assert shop.heard("7003") == ["It is back, dear friend."]
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("Use code {{SPRING}} now.", "Use code {SPRING} now."),
+        ("{first_name|You}: {{SPRING}}.", "You: {SPRING}."),
+    ],
+)
+def test_two_braces_are_read_as_one(shop: Project, app: App, written: str, read: str) -> None:
+    shop.person("7001", permissions=1)
+    planned(app, message=text(written))
+    work(app)
+    assert shop.heard("7001") == [read]
+
+
 def test_inside_the_window_the_permission_is_kept(shop: Project, app: App) -> None:
     shop.person("7001", permissions=1)
     made = planned(app)
