@@ -54,6 +54,14 @@ class StoreUnavailable(OtnError):
     """The database cannot be reached or is locked; nothing was recorded, try again."""
 
 
+class MayBeSent(StoreUnavailable):
+    """The database went away while a message was on its way: it may be out, and is not to be sent again by hand."""
+
+    def __init__(self, what: str, psid: str) -> None:
+        self.psid = psid
+        super().__init__(what)
+
+
 class Refusal(str, Enum):
     """What Meta's "no" means, decided on code and subcode (platform page ERR)."""
 

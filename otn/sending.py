@@ -14,7 +14,7 @@ from typing import Protocol
 from otn import delivery, messages
 from otn.app import App
 from otn.delivery import Order, Settled
-from otn.errors import InvalidMove, SendError, StoreUnavailable
+from otn.errors import InvalidMove, MayBeSent, SendError, StoreUnavailable
 from otn.graph.protocol import GraphConfig, HttpRequest, Sent, build_send
 from otn.models import Attempt, Delivery, DeliveryState, Route
 from otn.policy import Allow, Deny, Reason
@@ -60,7 +60,8 @@ class Report:
 def send(app: App, graph: Graph, order: Order, wait: Wait) -> Report:
     """Send a message once, whatever happens: the same key again gives the first answer again.
 
-    Raises ConfigError if the page has no access token, InvalidMove if the key stands for another message.
+    Raises ConfigError if the page has no access token, InvalidMove if the key stands for another message,
+    MayBeSent if the database does not say what became of it.
     """
     if found := messages.problems(order.message):
         return _not_one_message(found)
@@ -71,7 +72,7 @@ def send(app: App, graph: Graph, order: Order, wait: Wait) -> Report:
     if isinstance(first, Delivery):
         _require_same(order, first)
     elif isinstance(first, Attempt):
-        _see_through(app, graph, post(app, graph, app.graph_config(first.page_id), first), wait)
+        return _carry_out(app, graph, order, first, wait)
     return _report(app, order, first if isinstance(first, Deny) else None)
 
 
@@ -140,13 +141,20 @@ def post(app: App, graph: Graph, config: GraphConfig, attempt: Attempt) -> Settl
 
 
 def _settle(app: App, attempt: Attempt, outcome: Sent | SendError) -> Settled:
+    with app.store.begin() as tx:
+        return delivery.settle(tx, attempt, outcome, app.clock())
+
+
+def _carry_out(app: App, graph: Graph, order: Order, first: Attempt, wait: Wait) -> Report:
+    """What has begun is not to be begun again, so that a database that goes away now is another matter."""
     try:
-        with app.store.begin() as tx:
-            return delivery.settle(tx, attempt, outcome, app.clock())
+        _see_through(app, graph, post(app, graph, app.graph_config(first.page_id), first), wait)
+        return _report(app, order)
     except StoreUnavailable as exc:
-        raise StoreUnavailable(
-            f"Meta has answered, but the answer to delivery {attempt.delivery_id} could not be recorded: {exc}; "
-            "`otn worker` finds out what became of it, and sends nothing twice"
+        raise MayBeSent(
+            f"what became of delivery {first.delivery_id} could not be recorded or read: {exc}; `otn worker` finds "
+            "out, and sends nothing twice",
+            order.psid,
         ) from exc
 
 

@@ -119,6 +119,7 @@ def test_a_database_out_of_reach_ends_with_1_and_a_sentence(
     answer = otn_("topics", "list")
     assert answer.code == 1
     assert "does not answer" in answer.err
+    assert "What was not finished can be done again" in answer.err
 
 
 def test_a_bug_is_admitted_without_its_text(otn_: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

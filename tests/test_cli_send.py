@@ -12,6 +12,7 @@ import pytest
 from cli import CommandLine, forget_environment
 from simulated import TOPIC, Project, contact_id, environment, project
 
+from otn.errors import StoreUnavailable
 from otn.store.schema import contact_attribute
 
 PROJECT = Path(__file__).parents[1]
@@ -224,6 +225,27 @@ def test_a_response_is_said_in_the_person_s_own_words(shop: Project, otn_: Comma
     wrong = otn_("send", "7007", "--topic", TOPIC, "--response", "utter_bakc")
     assert (wrong.code, wrong.out) == (1, "")
     assert "did you mean utter_back" in wrong.err
+
+
+def test_who_may_have_sent_it_is_not_told_to_try_again(
+    shop: Project, otn_: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.person(permissions=1)
+    shop.pass_time(DAY_AND_HOUR)
+
+    def gone(*_: object) -> None:
+        raise StoreUnavailable("the database does not answer")
+
+    with monkeypatch.context() as outage:
+        outage.setattr("otn.delivery.settle", gone)
+        answer = otn_(*words())
+    assert answer.code == 1
+    assert "Do not send it again: `otn contacts show 7007`" in answer.err
+    assert "Nothing was changed" not in answer.err
+    assert "try again" not in answer.err
+    shop.pass_time(DAY_AND_HOUR)
+    assert otn_("worker", "--once").code == 0
+    assert shop.heard() == ["It is back."]
 
 
 @pytest.mark.parametrize("more", [[], ["--text", "a", "--response", "utter_back"]])

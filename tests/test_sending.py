@@ -13,7 +13,7 @@ from simulated import TOPIC, Project, project
 from otn import sending
 from otn.app import App
 from otn.delivery import Order
-from otn.errors import ConfigError, InvalidMove, StoreUnavailable, Unreachable
+from otn.errors import ConfigError, InvalidMove, MayBeSent, StoreUnavailable, Unreachable
 from otn.graph.protocol import HttpRequest, Sent
 from otn.graph.sync import SyncGraph
 from otn.messages import text
@@ -311,16 +311,17 @@ def test_nothing_is_held_in_the_database_while_the_post_is_under_way(
         assert sending.send(app, Meanwhile(graph, write), order(shop), waits).state == "sent"
 
 
+@pytest.mark.parametrize("step", ["otn.delivery.settle", "otn.sending._tokens_left"])
 def test_a_database_that_goes_away_after_the_post_does_not_read_as_if_nothing_happened(
-    shop: Project, app: App, graph: SyncGraph, waits: Waits, monkeypatch: pytest.MonkeyPatch
+    shop: Project, app: App, graph: SyncGraph, waits: Waits, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     shop.person()
 
     def gone(*_: object) -> None:
         raise StoreUnavailable("the database does not answer")
 
-    monkeypatch.setattr("otn.delivery.settle", gone)
-    with pytest.raises(StoreUnavailable, match="`otn worker` finds out"):
+    monkeypatch.setattr(step, gone)
+    with pytest.raises(MayBeSent, match="`otn worker` finds out"):
         sending.send(app, graph, order(shop), waits)
     assert shop.heard() == ["It is back."]
 

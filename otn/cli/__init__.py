@@ -30,7 +30,7 @@ from otn.cli import (
 )
 from otn.cli.session import commands
 from otn.cli.terminal import say
-from otn.errors import ConfigError, InvalidInput, OtnError, StoreUnavailable
+from otn.errors import ConfigError, InvalidInput, MayBeSent, OtnError, StoreUnavailable
 
 app = commands("One-Time Notifications for a Messenger bot: topics, permissions, follow-ups.")
 app.command("init")(init.init)
@@ -115,8 +115,10 @@ def _explain(problem: OtnError) -> int:
     if isinstance(problem, InvalidInput):
         say("That cannot be done:")
         _list(problem.problems)
+    elif isinstance(problem, MayBeSent):
+        say(f"{_sentence(str(problem))} Do not send it again: `otn contacts show {problem.psid}` tells more.")
     elif isinstance(problem, StoreUnavailable):
-        say(f"{problem}. Nothing was changed; try again, and `otn check` tells more.")
+        say(f"{_sentence(str(problem))} What was not finished can be done again; `otn check` tells more.")
     else:
         say(_sentence(str(problem)))
     return 1
