@@ -13,7 +13,8 @@ from otn.audience import Audience, Conditions
 from otn.broadcasts import Plan
 from otn.errors import ConfigError, InvalidInput
 from otn.filters import FILTERS, Filter
-from otn.models import Broadcast
+from otn.models import Broadcast, is_attribute_name
+from otn.remembering import is_tag
 from otn.store import Store
 
 LONGEST_ID = 200  # characters
@@ -23,7 +24,8 @@ Wishes = Mapping[str, Any]
 
 
 OTHERS = ("topic", "text", "response", "variation", "name", "notification-type", "id", "window-too")
-KEYS = (*OTHERS, *FILTERS, *(f"exclude-{key}" for key in FILTERS))
+CONDITIONS = (*FILTERS, *(f"exclude-{key}" for key in FILTERS))
+KEYS = (*OTHERS, *CONDITIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +38,19 @@ class Draft:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The wishes in a YAML file; a file that it names lies beside it. Raises InvalidInput."""
+    """The wishes in a YAML file; a file that it names lies beside it. Raises InvalidInput.
+
+    Also for a condition with nothing behind it: it would be one that everybody meets.
+    """
     try:
         content = project.read(path)
     except ConfigError as exc:
         raise InvalidInput(exc.problems) from exc
     wishes = {str(key).replace("_", "-"): value for key, value in content.items()}
+    if empty := [key for key, value in wishes.items() if value is None and key in CONDITIONS]:
+        raise InvalidInput(
+            [f"{key}: there is nothing behind it; say what, or leave it out." for key in empty]
+        )
     for key in ("psids", "exclude-psids"):
         if isinstance(wishes.get(key), str):
             wishes[key] = path.parent / wishes[key]
@@ -141,23 +150,51 @@ class _Reader:
             return True
         if known.field == "attributes":
             return self._pairs(key)
-        return self._words(key) if known.several else self._moment(key)
+        return self._names(key) if known.several else self._moment(key)
+
+    def _names(self, key: str) -> tuple[str, ...]:
+        """Words that somebody can have. Two in one are nobody's, and would leave out nobody."""
+        words = self._words(key)
+        self._problems += [
+            f"{key}: '{word}' is nobody's; write each by itself, without a comma."
+            for word in words
+            if not is_tag(word)  # what a tag must be, Pages, locales and time zones are as well
+        ]
+        return words
 
     def _words(self, key: str) -> tuple[str, ...]:
         given = self._wishes[key]
-        several = given if isinstance(given, list | tuple) else [given]
+        several = given if isinstance(given, list | tuple) else [given] if given != {} else []
         if not several:  # not "anybody"
             self._problems.append(f"{key}: name at least one, or leave it out.")
         return tuple(word for each in several if (word := self._as_word(key, each)) is not None)
 
     def _pairs(self, key: str) -> tuple[tuple[str, str], ...]:
         given = self._wishes[key]
-        if isinstance(given, Mapping):
-            return tuple((str(name), str(value)) for name, value in given.items())
-        pairs = [word.partition("=") for word in self._words(key)]
-        if not all(name and sign for name, sign, _ in pairs):
+        pairs = self._mapped(key, given) if isinstance(given, Mapping) and given else self._split(key)
+        self._problems += [
+            f"{key}: '{name}' is no attribute; letters, digits and _, and no name of the profile."
+            for name, _ in pairs
+            if not is_attribute_name(name)
+        ]
+        return tuple(pairs)
+
+    def _mapped(self, key: str, given: Mapping[Any, Any]) -> list[tuple[str, str]]:
+        """Attributes are texts: `true` in a file is the word, as `otn contacts set` and an import keep it."""
+        found = []
+        for name, value in given.items():
+            word = str(value).lower() if isinstance(value, bool) else value
+            if isinstance(word, str | int | float) and word != "":
+                found.append((str(name), str(word)))
+            else:
+                self._problems.append(f"{key}: write one value behind {name}, in quotes if need be.")
+        return found
+
+    def _split(self, key: str) -> list[tuple[str, str]]:
+        pairs = [[part.strip() for part in word.partition("=")] for word in self._words(key)]
+        if not all(name and value for name, _, value in pairs):
             self._problems.append(f"{key}: write NAME=VALUE, like city=Berlin.")
-        return tuple((name.strip(), value.strip()) for name, _, value in pairs)
+        return [(name, value) for name, _, value in pairs if name and value]
 
     def _moment(self, key: str) -> datetime | None:
         given = self._wishes[key]

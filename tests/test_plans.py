@@ -125,6 +125,16 @@ def test_a_variation_that_was_not_picked_is_told(root: Path) -> None:
         ({"active_since": "yesterday"}, "active-since: write a day"),
         ({"attribute": ["city"]}, "attribute: write NAME=VALUE"),
         ({"tag": []}, "tag: name at least one"),
+        ({"exclude_tag": ["staff,test"]}, "exclude-tag: 'staff,test' is nobody's"),
+        ({"tag": {"vip": "yes"}}, "tag: write words"),
+        ({"exclude_tag": ""}, "exclude-tag: '' is nobody's"),
+        ({"exclude_page": "101,102"}, "exclude-page: '101,102' is nobody's"),
+        ({"attribute": {}}, "attribute: name at least one"),
+        ({"attribute": {"city": ["Berlin", "Hamburg"]}}, "attribute: write one value behind city"),
+        ({"exclude_attribute": {"city": None}}, "exclude-attribute: write one value behind city"),
+        ({"exclude_attribute": ["city="]}, "exclude-attribute: write NAME=VALUE"),
+        ({"exclude_attribute": ["home town=Berlin"]}, "exclude-attribute: 'home town' is no attribute"),
+        ({"attribute": ["first_name=Ada"]}, "attribute: 'first_name' is no attribute"),
         ({"psids": "nowhere.txt"}, "psids: nowhere.txt cannot be read"),
     ],
 )
@@ -140,6 +150,22 @@ def test_a_list_of_psids_holds_psids(root: Path, content: str, problem: str) -> 
     (root / "list.txt").write_text(content)
     [found] = draft(root, psids=str(root / "list.txt")).problems
     assert problem in found
+
+
+def test_a_condition_with_nothing_behind_it_is_not_one_that_everybody_meets(root: Path) -> None:
+    with pytest.raises(InvalidInput) as wrong:
+        in_file(root, "topic: restock\ntext: It is back.\nname:\nexclude-tag:\npsids:\n")
+    assert wrong.value.problems == tuple(
+        f"{key}: there is nothing behind it; say what, or leave it out." for key in ("exclude-tag", "psids")
+    )
+
+
+def test_true_in_a_file_is_the_word_that_an_import_keeps(root: Path) -> None:
+    made = in_file(
+        root, "topic: restock\ntext: It is back.\nexclude-attribute: {opted_out: true, vip: False}"
+    )
+    assert made.problems == []
+    assert made.plan.audience.exclude.attributes == (("opted_out", "true"), ("vip", "false"))
 
 
 def test_a_file_that_is_no_yaml_is_refused(root: Path) -> None:
