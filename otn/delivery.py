@@ -301,10 +301,10 @@ def _start(tx: Tx, vault: Vault, queued: Delivery, now: datetime) -> Attempt | D
 
 
 def _start_unless_paused(tx: Tx, vault: Vault, queued: Delivery, now: datetime) -> Attempt | Deny | None:
-    """A pause that ends by itself (Meta limits our calls) only delays what waits; any other is a reason."""
+    """A pause, whoever made it, only delays what waits: a new wish is denied, this one was granted before."""
     page = _page(tx, queued.page_id)
-    if page.paused_until is not None and page_is_paused(page, now):
-        deliveries.postpone(tx, queued.id, page.paused_until)
+    if page_is_paused(page, now):
+        deliveries.postpone(tx, queued.id, page.paused_until or now + PAUSED_PAUSE)
         return None
     return _start(tx, vault, queued, now)
 

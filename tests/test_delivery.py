@@ -337,18 +337,20 @@ def test_when_meta_limits_us_the_page_rests_and_what_waited_goes_on_after_it(
     assert desk.settle(desk.retry(attempt.delivery_id), YES).delivery.state is SENT
 
 
-def test_what_waits_on_a_page_that_somebody_paused_is_skipped_with_the_reason(
-    desk: Desk, agreed: list[int]
-) -> None:
+def test_what_waits_goes_on_when_somebody_resumes_the_page(desk: Desk, agreed: list[int]) -> None:
     attempt = desk.start()
     desk.settle(attempt, Unreachable("refused"))
     with desk.store.begin() as tx:
         pages.pause(tx, "1001", "paused by hand", None)
     desk.now += HOUR
-    denied = desk.resume(attempt.delivery_id)
-    assert isinstance(denied, Deny)
-    assert denied.reason is Reason.PAGE_PAUSED
+    assert desk.resume(attempt.delivery_id) is None
+    found = desk.look(attempt.delivery_id)
+    assert (found.state, found.next_attempt_at) == (QUEUED, desk.now + delivery.PAUSED_PAUSE)
     assert desk.token_states() == ["available", "available"]
+    with desk.store.begin() as tx:
+        pages.resume(tx, "1001")
+    desk.now += delivery.PAUSED_PAUSE
+    assert desk.settle(desk.retry(attempt.delivery_id), YES).delivery.state is SENT
 
 
 @pytest.mark.parametrize(
