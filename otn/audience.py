@@ -112,6 +112,18 @@ def _times(wanted: Conditions, person: Facts) -> Iterator[tuple[str, bool]]:
         yield f"a follow-up since {since:%Y-%m-%d %H:%M} UTC", messaged is not None and messaged >= since
 
 
+def is_same_but_for_moments(one: Audience, other: Audience) -> bool:
+    """Whether both mean the same conditions, with whatever moments."""
+    return (one.window_too, _timeless(one)) == (other.window_too, _timeless(other))
+
+
+def _timeless(audience: Audience) -> list[dict[str, Any]]:
+    return [
+        {name: isinstance(value, datetime) or value for name, value in asdict(conditions).items()}
+        for conditions in (audience.include, audience.exclude)
+    ]
+
+
 # --- as JSON, for the database ---
 
 

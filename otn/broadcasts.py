@@ -97,7 +97,8 @@ class Timetable:
 def create(tx: Tx, plan: Plan, now: datetime) -> Broadcast:
     """Make a draft; the same key again gives the broadcast of then.
 
-    Raises InvalidInput with every problem of the plan, AlreadyTaken if the key stands for another message or topic.
+    Raises InvalidInput with every problem of the plan, AlreadyTaken if the key stands for another wish: other words,
+    or other people.
     A list of more than ROWS psids is not kept here: the draft is INCOMPLETE until `keep_lists` has done so.
     """
     if found := problems(tx, plan):
@@ -112,7 +113,7 @@ def create(tx: Tx, plan: Plan, now: datetime) -> Broadcast:
         "message_hash": fingerprint(plan.message),
         "response": plan.response,
         "notification_type": plan.notification_type,
-        "audience": who_is_meant.to_json(plan.audience),
+        "audience": {**who_is_meant.to_json(plan.audience), "lists": _fingerprint_of_lists(plan)},
         "state": _S.DRAFT.value,
         "state_reason": None if is_short else INCOMPLETE,
         "created_by": plan.created_by,
@@ -413,11 +414,30 @@ def _lateness_allowed(planned: Broadcast) -> timedelta:
 def _made_before(tx: Tx, key: str, plan: Plan) -> Broadcast:
     earlier = broadcasts.by_key(tx, key)
     assert earlier is not None  # noqa: S101 - the insert found this very key
-    if (earlier.topic, earlier.message_hash) != (plan.topic, fingerprint(plan.message)):
+    if others := _differences(earlier, plan):
+        are = "is another" if len(others) == 1 else "are others"
         raise AlreadyTaken(
-            [f"This id was given to broadcast {earlier.id}, whose topic or message is another."]
+            [f"This id was given to broadcast {earlier.id}, whose {' and '.join(others)} {are}."]
         )
     return earlier
+
+
+def _differences(earlier: Broadcast, plan: Plan) -> list[str]:
+    """What of a plan is not as it was. Moments may differ: an age like 30d moves them with every try."""
+    meant_then = who_is_meant.from_json(earlier.audience)
+    comparisons = {
+        "topic or message": (earlier.topic, earlier.message_hash) == (plan.topic, fingerprint(plan.message)),
+        "notification type": earlier.notification_type == plan.notification_type,
+        "audience": who_is_meant.is_same_but_for_moments(meant_then, plan.audience),
+        "list of psids": earlier.audience.get("lists") == _fingerprint_of_lists(plan),
+    }
+    return [what for what, is_same in comparisons.items() if not is_same]
+
+
+def _fingerprint_of_lists(plan: Plan) -> str | None:
+    """The lists of psids in a word, since a draft may hold only a part of them; None without any."""
+    lists = [sorted(set(psids)) for psids in (plan.included_psids, plan.excluded_psids)]
+    return fingerprint({"psids": lists}) if any(lists) else None
 
 
 def _time_problems(timetable: Timetable, now: datetime) -> list[str]:

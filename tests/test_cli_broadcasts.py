@@ -111,6 +111,14 @@ def test_json_gives_the_id_and_the_same_id_is_one_broadcast(shop: Project, otn_:
     other = create(otn_, "--id", "spring", text="Another.")
     assert other.code == 1
     assert "topic or message is another" in other.err
+    assert "under this id" not in first.err
+    assert "Broadcast 1 was made under this id at 20" in again.err
+    assert "it is draft now" in again.err
+    assert otn_("broadcasts", "cancel", "1", "--yes").code == 0
+    gone = create(otn_, "--id", "spring")
+    assert (gone.code, gone.out) == (0, "1\n")
+    assert "it is cancelled now" in gone.err
+    assert "otn broadcasts schedule 1" not in gone.err
 
 
 def test_every_problem_of_a_plan_is_said_at_once(shop: Project, otn_: CommandLine) -> None:

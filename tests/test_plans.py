@@ -192,6 +192,36 @@ def test_the_same_id_is_the_same_broadcast(root: Path, store: Store, make: Make)
         made_of(store, draft(root, id="one", text="Another."))
 
 
+@pytest.mark.parametrize(
+    ("changed", "another"),
+    [
+        ({"exclude_tag": "staff"}, "whose audience is another"),
+        ({"exclude_tag": None}, "whose audience is another"),
+        ({"opted_in_since": "7d"}, "whose audience is another"),
+        ({"window_too": True}, "whose audience is another"),
+        ({"notification_type": "NO_PUSH"}, "whose notification type is another"),
+        ({"text": "Another.", "window_too": True}, "whose topic or message and audience are others"),
+        ({"psids": "7009\n"}, "whose list of psids is another"),
+    ],
+)
+def test_the_same_id_for_other_people_is_refused(
+    root: Path, store: Store, make: Make, changed: dict[str, Any], another: str
+) -> None:
+    """Whoever leaves out somebody on second thoughts must not be told that all is well."""
+    make.topic()
+
+    def wish(**more: Any) -> Draft:
+        given = {"id": "one", "exclude_tag": "vip", "active_since": "30d", "psids": "7007\n7008\n", **more}
+        (root / "list.txt").write_text(given["psids"])
+        return draft(root, **{**given, "psids": str(root / "list.txt")})
+
+    first = made_of(store, wish())
+    with pytest.raises(InvalidInput, match=another):
+        made_of(store, wish(**changed))
+    same_later = plans.create(store, wish(psids="7008\n\n7007\n"), NOW + timedelta(days=1), lambda: None)
+    assert same_later == first
+
+
 class Died(Exception):
     """The process ends here."""
 
@@ -213,6 +243,10 @@ def test_a_long_list_is_kept_in_parts_and_sent_to_only_as_a_whole(
     with store.begin() as tx, pytest.raises(InvalidMove, match="not kept to the end: create it again"):
         broadcasts.schedule(tx, begun.id, Timetable(), who="ada", now=NOW)
     pauses: list[int] = []
+    other = root / "other.txt"
+    other.write_text("7007")
+    with pytest.raises(InvalidInput, match="whose list of psids is another"):
+        made_of(store, draft(root, **{**wish, "exclude_psids": other}))
     assert plans.create(store, draft(root, **wish), NOW, lambda: pauses.append(1)).id == begun.id
     assert len(pauses) == 3
     with store.begin() as tx:

@@ -6,15 +6,18 @@ import threading
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from otn.cli.broadcasts.plans import foresee
 from otn.cli.message import Push, Response, Text, Variation
 from otn.cli.session import Json, opened, root, user
-from otn.cli.terminal import print_json, print_line, say
+from otn.cli.terminal import in_words, print_json, print_line, say
 from otn.filters import FILTERS
+
+if TYPE_CHECKING:
+    from otn.models import Broadcast
 
 BREATH = 0.02  # seconds after each few hundred rows, so that no webhook waits for a long list
 
@@ -127,8 +130,19 @@ def create(
             print_json({"id": planned.id})
         else:
             print_line(str(planned.id))
+        if planned.created_at != now:
+            _tell_of_earlier(planned)
+        if planned.state.value != "draft":
+            return
         foresee(app, planned)
     say(f"`otn broadcasts explain {planned.id}` names them; `otn broadcasts schedule {planned.id}` sends.")
+
+
+def _tell_of_earlier(made: Broadcast) -> None:
+    say(
+        f"Broadcast {made.id} was made under this id at {in_words(made.created_at)}; it is {in_words(made.state)} "
+        f"now, for the people and times named then. `otn broadcasts show {made.id}` tells them."
+    )
 
 
 def _breathe() -> None:
