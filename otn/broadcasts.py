@@ -244,14 +244,15 @@ def halt(tx: Tx, broadcast_id: int, reason: str, now: datetime, *, who: str = "o
 def retry(tx: Tx, broadcast_id: int, reasons: Collection[str], *, who: str, now: datetime) -> int:
     """Queue those again that were refused or skipped for one of these reasons, up to ROWS; how many were.
 
-    Call it again, in a transaction of its own, until it returns 0. Raises InvalidMove, NotFound.
+    Call it again, in a transaction of its own and with the same `now`, until it returns 0: who is refused again
+    meanwhile is not queued again. Raises InvalidMove, NotFound.
     """
     broadcasts.lock(tx, broadcast_id)
     planned = broadcasts.get(tx, broadcast_id)
     if planned.state not in (_S.FINISHED, _S.RUNNING, _S.PAUSED, _S.HALTED) or planned.frozen_at is None:
         raise InvalidMove(f"broadcast {broadcast_id} is {planned.state.value}: there is nothing to try again")
     total = 0
-    for page_id, delivery_ids in deliveries.to_retry(tx, broadcast_id, reasons, ROWS).items():
+    for page_id, delivery_ids in deliveries.to_retry(tx, broadcast_id, reasons, now, ROWS).items():
         chunk_id = chunks.add(
             tx, broadcast_id=broadcast_id, page_id=page_id, due_at=now, size=len(delivery_ids)
         )

@@ -14,11 +14,12 @@ import pytest
 import sqlalchemy as sa
 from cli import Answer, CommandLine, forget_environment
 from simulated import TOPIC, Project, project
+from test_broadcasts import work
 
 from otn.broadcasts import RETRIABLE
 from otn.models import BroadcastState
 from otn.store import broadcasts
-from otn.store.schema import delivery
+from otn.store.schema import broadcast, delivery
 
 DAY_AND_HOUR = timedelta(hours=25)
 TEXT = "It is back."
@@ -366,6 +367,48 @@ def test_who_was_out_of_reach_is_tried_again(shop: Project, otn_: CommandLine) -
     unknown = otn_("broadcasts", "retry", "1", "--reason", "nonsense")
     assert unknown.code == 2
     assert RETRIABLE[0] in unknown.err
+
+
+def test_who_is_refused_again_meanwhile_is_not_tried_a_third_time(
+    shop: Project, otn_: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And others may write after each part: a webhook does not wait for the whole."""
+    people(shop, 2)
+    create(otn_)
+    otn_("broadcasts", "schedule", "1", "--yes")
+    shop.fault("error", code=10, subcode=2018108, count=8)
+    otn_("worker", "--once")
+    monkeypatch.setattr("otn.broadcasts.ROWS", 1)
+    calls: list[int] = []
+
+    def send_meanwhile() -> None:
+        with shop.opened() as app:
+            calls.append(work(app))
+
+    monkeypatch.setattr("otn.cli.broadcasts.moves.breathe", send_meanwhile)
+    assert otn_("broadcasts", "retry", "1", "--json").json() == {"id": 1, "queued": 2}
+    assert calls == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("number", "state", "told"),
+    [
+        (1, "finished", "1 person is tried again, wherever `otn worker` runs."),
+        (2, "finished", "2 people are tried again, wherever `otn worker` runs."),
+        (2, "paused", "2 people are tried again as soon as you type `otn broadcasts resume 1`."),
+        (1, "halted", "1 person is tried again as soon as you type `otn broadcasts resume 1`."),
+    ],
+)
+def test_it_is_said_what_the_next_try_waits_for(
+    shop: Project, otn_: CommandLine, number: int, state: str, told: str
+) -> None:
+    people(shop, number)
+    create(otn_)
+    otn_("broadcasts", "schedule", "1", "--yes")
+    shop.fault("error", code=10, subcode=2018108, count=number)
+    otn_("worker", "--once")
+    change(shop, broadcast.update().values(state=state))
+    assert told in otn_("broadcasts", "retry", "1").err
 
 
 def test_everybody_is_exported_and_no_cell_is_a_formula(shop: Project, otn_: CommandLine) -> None:

@@ -191,7 +191,7 @@ HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
         lambda tx: chunks.cancel(tx, 1, NOW, "cancelled", 20),
     ),
     "what a cancelled one leaves in doubt": ("ix_delivery_", lambda tx: chunks.in_doubt(tx, 1, 500)),
-    "whom to try again": ("ix_delivery_", lambda tx: deliveries.to_retry(tx, 1, ["no_token"], 500)),
+    "whom to try again": ("ix_delivery_", lambda tx: deliveries.to_retry(tx, 1, ["no_token"], NOW, 500)),
 }
 WHOLE = (
     "SCAN delivery",

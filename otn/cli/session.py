@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -28,6 +29,7 @@ Page = Annotated[
     str | None, typer.Option("--page", metavar="PAGE", help="The Page, where several know the person.")
 ]
 Psid = Annotated[str, typer.Argument(metavar="PSID", help="The person's page-scoped id.")]
+BREATH = 0.02  # seconds after each few hundred rows, so that no webhook waits for a long command
 
 
 def commands(sentence: str) -> typer.Typer:
@@ -76,6 +78,11 @@ def confirm(question: str, yes: bool) -> None:
     if not yes and not typer.confirm(question, err=True):
         say("Nothing was changed.")
         raise typer.Exit(1)
+
+
+def breathe() -> None:
+    """Let others write, after each part of something long."""
+    threading.Event().wait(BREATH)
 
 
 def parse_duration(text: str) -> timedelta:

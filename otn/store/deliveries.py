@@ -176,14 +176,17 @@ def settle_all_sent(tx: Tx, sent: Sequence[tuple[int, str | None]], now: datetim
         tx.execute(_SETTLE_SENT, [{"delivery": each, "mid": mid, "now": now} for each, mid in sent])
 
 
-def to_retry(tx: Tx, broadcast_id: int, reasons: Collection[str], limit: int) -> dict[str, list[int]]:
-    """Deliveries of a broadcast that ended without a message for one of these reasons, by Page."""
+def to_retry(
+    tx: Tx, broadcast_id: int, reasons: Collection[str], until: datetime, limit: int
+) -> dict[str, list[int]]:
+    """Deliveries of a broadcast that ended until then without a message for one of these reasons, by Page."""
     ended = (DeliveryState.REFUSED.value, DeliveryState.SKIPPED.value)
     query = (
         sa.select(contact.c.page_id, delivery.c.id)
         .select_from(chunk.join(delivery, delivery.c.chunk_id == chunk.c.id).join(contact))
         .where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.isnot(None))
         .where(delivery.c.state.in_(ended), delivery.c.reason.in_(list(reasons)))
+        .where(delivery.c.settled_at <= until)
         .limit(limit)
     )
     found: dict[str, list[int]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -12,14 +11,12 @@ import typer
 
 from otn.cli.broadcasts.plans import foresee
 from otn.cli.message import Push, Response, Text, Variation
-from otn.cli.session import Json, opened, root, user
+from otn.cli.session import Json, breathe, opened, root, user
 from otn.cli.terminal import in_words, print_json, print_line, say
 from otn.filters import FILTERS
 
 if TYPE_CHECKING:
     from otn.models import Broadcast
-
-BREATH = 0.02  # seconds after each few hundred rows, so that no webhook waits for a long list
 
 
 def with_filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -123,7 +120,7 @@ def create(
         now = app.clock()
         wishes = _beside(plans.read_file(file) if file else {}, typed)
         draft = plans.draft(root(context), wishes, who=user(), now=now)
-        planned = plans.create(app.store, draft, now, _breathe)
+        planned = plans.create(app.store, draft, now, breathe)
         for note in draft.notes:
             say(note)
         if json:
@@ -143,10 +140,6 @@ def _tell_of_earlier(made: Broadcast) -> None:
         f"Broadcast {made.id} was made under this id at {in_words(made.created_at)}; it is {in_words(made.state)} "
         f"now, for the people and times named then. `otn broadcasts show {made.id}` tells them."
     )
-
-
-def _breathe() -> None:
-    threading.Event().wait(BREATH)
 
 
 def _beside(in_file: dict[str, Any], typed: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from otn.cli.broadcasts.plans import Id, foresee, people
-from otn.cli.session import Json, Yes, confirm, opened, parse_duration, user
+from otn.cli.session import Json, Yes, breathe, confirm, opened, parse_duration, user
 from otn.cli.terminal import in_words, print_json, say
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from otn.app import App
     from otn.broadcasts import Timetable
 
 T = TypeVar("T")
@@ -151,6 +154,7 @@ def retry(
       otn broadcasts retry 3 --reason cannot_receive_now --reason page_paused
     """
     from otn import broadcasts
+    from otn.store import broadcasts as kept
 
     wanted = reasons or list(broadcasts.PASSING)
     if strange := [each for each in wanted if each not in broadcasts.RETRIABLE]:
@@ -158,20 +162,28 @@ def retry(
             f"{', '.join(strange)}: nobody is tried again for that. Reasons are {', '.join(broadcasts.RETRIABLE)}"
         )
     with opened(context) as app:
-        queued = 0
-        while True:
-            with app.store.begin() as tx:
-                some = broadcasts.retry(tx, broadcast_id, wanted, who=user(), now=app.clock())
+        queued, began = 0, app.clock()
+        while some := _retry_some(app, broadcast_id, wanted, began):
             queued += some
-            if not some:
-                break
+            breathe()
+        with app.store.read() as tx:
+            waits = kept.get(tx, broadcast_id).state.value in ("paused", "halted")
     if json:
         print_json({"id": broadcast_id, "queued": queued})
-    say(
-        f"{people(queued)} are tried again, wherever `otn worker` runs."
-        if queued
-        else "There is nobody to try again."
+    are = "is" if queued == 1 else "are"
+    when = (
+        f" as soon as you type `otn broadcasts resume {broadcast_id}`"
+        if waits
+        else ", wherever `otn worker` runs"
     )
+    say(f"{people(queued)} {are} tried again{when}." if queued else "There is nobody to try again.")
+
+
+def _retry_some(app: App, broadcast_id: int, reasons: list[str], began: datetime) -> int:
+    from otn import broadcasts
+
+    with app.store.begin() as tx:
+        return broadcasts.retry(tx, broadcast_id, reasons, who=user(), now=began)
 
 
 def _timetable(
