@@ -31,6 +31,7 @@ MEMBERS_A_CHUNK = (
     500  # at most; enough for all lanes of a sender, whose last messages leave most of them idle
 )
 ROWS = 100  # a write transaction: more would make the webhook wait
+CHUNKS = 100  # that end in one: what is in each is counted
 SKIP_IF_LATE = timedelta(
     hours=24
 )  # a start missed by more than this is not made up for, unless told otherwise
@@ -349,8 +350,14 @@ def sweep_cancelled(tx: Tx, now: datetime) -> int:
             done += skipped
         for delivery_id in deliveries.lock_free(tx, chunks.in_doubt(tx, broadcast_id, ROWS - done)):
             done += delivery.leave_unconfirmed(tx, delivery_id, now)
-        if done < ROWS:
-            chunks.close_settled(tx, broadcast_id, now)
+    return done
+
+
+def close_cancelled(tx: Tx, now: datetime) -> int:
+    """End the chunks of cancelled broadcasts in which nothing is left, up to CHUNKS; how many were."""
+    done = 0
+    for broadcast_id in chunks.of_cancelled(tx):
+        done += chunks.close_settled(tx, broadcast_id, now, CHUNKS - done)
     return done
 
 

@@ -134,7 +134,11 @@ def finish_broadcasts(app: App, stop: Stop) -> None:
     if ending:
         with app.store.begin() as tx:
             broadcasts.finish(tx, now)
-        _in_batches(app, stop, lambda tx: broadcasts.sweep_cancelled(tx, now), "deliveries -> cancelled")
+        for step, what, at_once in (
+            (broadcasts.sweep_cancelled, "deliveries -> cancelled", broadcasts.ROWS),
+            (broadcasts.close_cancelled, "chunks of cancelled broadcasts done", broadcasts.CHUNKS),
+        ):
+            _in_batches(app, stop, functools.partial(step, now=now), what, at_once)
 
 
 @functools.cache  # once a Page and process
@@ -209,13 +213,15 @@ def destroy_lapsed_tokens(app: App, stop: Stop) -> int:
     )
 
 
-def _in_batches(app: App, stop: Stop, change: Callable[[Tx], int], what: str) -> int:
+def _in_batches(
+    app: App, stop: Stop, change: Callable[[Tx], int], what: str, at_once: int | None = None
+) -> int:
     total = 0
     while not stop.is_set():
         with app.store.begin() as tx:
             changed = change(tx)
         total += changed
-        if changed < BATCH:
+        if changed < (at_once or BATCH):
             break
         stop.wait(BREATH.total_seconds())
     if total:

@@ -112,7 +112,7 @@ class Campaign:
     def end(self) -> None:
         with self.store.begin() as tx:
             broadcasts.finish(tx, self.now)
-            while broadcasts.sweep_cancelled(tx, self.now):
+            while broadcasts.sweep_cancelled(tx, self.now) or broadcasts.close_cancelled(tx, self.now):
                 pass
 
     def is_due(self) -> bool:
@@ -176,6 +176,30 @@ def test_what_was_on_its_way_when_it_was_cancelled_is_settled_too(make: Make) ->
     playing.end()
     assert playing.counts() == {"skipped": 1, "unconfirmed": 1}
     assert sorted(playing.tokens()) == ["available", "suspect"]
+
+
+def test_the_parts_of_a_cancelled_broadcast_end_a_few_a_transaction(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a million people there are 2,000 parts, and a webhook waits for each transaction."""
+    monkeypatch.setattr(broadcasts, "MEMBERS_A_CHUNK", 1)
+    with monkeypatch.context() as one_by_one:
+        one_by_one.setattr(broadcasts, "ROWS", 1)
+        playing = Campaign(make, *(f"70{number:02}" for number in range(5)))
+    monkeypatch.setattr(broadcasts, "CHUNKS", 2)
+    job = playing.take()
+    playing.begin(job, limit=1)  # by somebody who stands still: this part cannot end
+    playing.release(job)
+    with playing.store.begin() as tx:
+        broadcasts.cancel(tx, playing.id, who="ann", now=playing.now)
+        broadcasts.sweep_cancelled(tx, playing.now)
+        assert [broadcasts.close_cancelled(tx, playing.now) for _ in range(3)] == [2, 2, 0]
+        assert chunks.of_cancelled(tx) == [playing.id]
+    playing.leases_run_out()
+    playing.end()
+    with playing.store.read() as tx:
+        assert chunks.of_cancelled(tx) == []
+    assert playing.counts() == {"skipped": 4, "unconfirmed": 1}
 
 
 def test_in_quiet_hours_nobody_is_asked_again_either(make: Make) -> None:

@@ -303,6 +303,25 @@ def test_cancelling_ends_it_for_good(shop: Project, app: App) -> None:
         broadcasts.resume(tx, made.id, who="ann", now=app.clock())
 
 
+def test_a_cancelled_one_is_swept_to_its_end_in_a_tick(
+    shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broadcasts, "ROWS", 2)
+    monkeypatch.setattr(broadcasts, "CHUNKS", 2)
+    monkeypatch.setattr(broadcasts, "MEMBERS_A_CHUNK", 2)
+    shop.people(app, 12)
+    shop.pass_time(DAY_AND_HOUR)
+    made = planned(app)
+    with SyncGraph() as graph:
+        worker.tick(app, graph, threading.Event())
+        with app.store.begin() as tx:
+            broadcasts.cancel(tx, made.id, who="ann", now=app.clock())
+        worker.tick(app, graph, threading.Event())
+    assert standing(app, made.id) == ("cancelled", {"skipped": 12})
+    with app.store.read() as tx:
+        assert not broadcasts.anything_to_end(tx)
+
+
 def test_five_equal_refusals_in_a_row_halt_it(shop: Project, app: App) -> None:
     shop.people(app, 40)
     shop.pass_time(DAY_AND_HOUR)

@@ -124,7 +124,12 @@ class Broadcasts(Promises):
     @precondition(lambda self: self.made)
     @rule(dies=st.booleans())
     def a_tick_starts_and_ends(self, dies: bool) -> None:
-        for step in (broadcasts.start_due, broadcasts.finish, broadcasts.sweep_cancelled):
+        for step in (
+            broadcasts.start_due,
+            broadcasts.finish,
+            broadcasts.sweep_cancelled,
+            broadcasts.close_cancelled,
+        ):
             self._in_one(lambda tx, step=step: step(tx, self.now), dies)
 
     def _in_one(self, step: Callable[[Tx], object], dies: bool = False) -> None:

@@ -190,6 +190,10 @@ HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
         "ix_delivery_chunk_id",
         lambda tx: chunks.cancel(tx, 1, NOW, "cancelled", 20),
     ),
+    "the parts of a cancelled one": (
+        "ix_delivery_chunk_id",
+        lambda tx: chunks.close_settled(tx, 1, NOW, 100),
+    ),
     "what a cancelled one leaves in doubt": ("ix_delivery_", lambda tx: chunks.in_doubt(tx, 1, 500)),
     "whom to try again": ("ix_delivery_", lambda tx: deliveries.to_retry(tx, 1, ["no_token"], NOW, 500)),
 }

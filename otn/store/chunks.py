@@ -258,13 +258,23 @@ def of_cancelled(tx: Tx) -> list[int]:
     return list(tx.execute(query).scalars())
 
 
-def close_settled(tx: Tx, broadcast_id: int, now: datetime) -> None:
-    """Finish the chunks of a cancelled broadcast in which nothing is on its way any more."""
-    mine = sa.select(chunk.c.id).where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.is_(None), _FREE)
-    for chunk_id in tx.execute(mine).scalars().all():
-        counts = count(tx, chunk_id)
-        if not counts.get(_SENDING) and _again_at(tx, chunk_id, now) is None:
-            tx.execute(chunk.update().where(chunk.c.id == chunk_id).values(done_at=now, counts=counts))
+def close_settled(tx: Tx, broadcast_id: int, now: datetime, limit: int) -> int:
+    """Finish some chunks of a cancelled broadcast in which nothing is on its way any more; how many were.
+
+    What is on its way is looked for in the same statement, so that a chunk that has to wait takes nobody's place.
+    """
+    pays = delivery.c.route == Route.TOKEN.value
+    on_its_way = delivery.c.state.in_([_QUEUED, _SENDING]) | ((delivery.c.state == _UNKNOWN) & pays)
+    settled = (
+        sa.select(chunk.c.id)
+        .where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.is_(None), _FREE)
+        .where(~sa.select(delivery.c.id).where(delivery.c.chunk_id == chunk.c.id, on_its_way).exists())
+        .limit(limit)
+    )
+    found = tx.execute(settled).scalars().all()
+    for chunk_id in found:
+        close(tx, chunk_id, now)
+    return len(found)
 
 
 def _is_open(counts: dict[str, int] | None) -> bool:
