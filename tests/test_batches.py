@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -267,6 +268,51 @@ def test_an_end_waits_for_whoever_queues_somebody_again(make: Make) -> None:
     playing.send(YES)
     playing.end()
     assert (playing.planned.state.value, playing.counts()) == ("finished", {"sent": 2})
+
+
+def two_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> tuple[Campaign, Campaign]:
+    """A broadcast of three parts, and one of two that came later."""
+    monkeypatch.setattr(broadcasts, "ROWS", 1)
+    monkeypatch.setattr(broadcasts, "MEMBERS_A_CHUNK", 1)
+    first = Campaign(make, "7001", "7002", "7003")
+    second = Campaign(replace(make, now=make.now + HOUR), "8001", "8002", topic="news")
+    first.now = second.now
+    return first, second
+
+
+def whose(job: Job) -> int:
+    return job.broadcast.id
+
+
+def test_what_nobody_sends_comes_before_what_somebody_sends(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else five people would wait for a million, on whatever Page."""
+    first, second = two_at_once(make, monkeypatch)
+    held = [first.take() for _ in range(5)]
+    assert [whose(job) for job in held] == [first.id, second.id, first.id, second.id, first.id]
+
+
+def test_broadcasts_take_turns_also_if_one_sender_does_all(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = two_at_once(make, monkeypatch)
+    turns = []
+    for _ in range(5):
+        job = first.take()
+        first.settle([(attempt, YES) for attempt in first.begin(job)])
+        first.release(job)
+        first.now += timedelta(seconds=1)
+        turns.append(whose(job))
+    assert turns == [first.id, second.id, first.id, second.id, first.id]
+
+
+def test_hints_name_a_part_of_each_broadcast_first(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = two_at_once(make, monkeypatch)
+    with make.store.read() as tx:
+        hints = chunks.due(tx, second.now, 4)
+        found = dict(tx.execute(sa.select(chunk.c.id, chunk.c.broadcast_id)).all())
+    assert [found[each] for each in hints] == [first.id, second.id, first.id, second.id]
 
 
 def test_a_pause_lets_at_most_the_batch_go_that_was_begun(make: Make) -> None:

@@ -81,24 +81,41 @@ def set_size(tx: Tx, chunk_id: int) -> int:
 def due(tx: Tx, now: datetime, limit: int, pages: Collection[str] | None = None) -> list[int]:
     """Chunks whose time has come, that nobody holds, of running broadcasts and Pages that are not paused.
 
+    Broadcasts take turns, so that five people do not wait for a million: the next chunk of each comes before the one
+    after it, and first that of the broadcast with the fewest senders, of which none ended for longest.
     `pages`: those that the caller can send for, None for all.
     """
+    turn = _turns()
+    place = sa.func.row_number().over(
+        partition_by=chunk.c.broadcast_id, order_by=(chunk.c.due_at, chunk.c.id)
+    )
     paused = page.c.paused_reason.isnot(None) & (page.c.paused_until.is_(None) | (page.c.paused_until > now))
     query = (
         sa.select(chunk.c.id)
         .select_from(
-            chunk.join(broadcast, broadcast.c.id == chunk.c.broadcast_id).join(
-                page, page.c.page_id == chunk.c.page_id
-            )
+            chunk.join(turn, turn.c.id == chunk.c.broadcast_id).join(page, page.c.page_id == chunk.c.page_id)
         )
-        .where(chunk.c.done_at.is_(None), chunk.c.due_at <= now, _FREE)
-        .where(broadcast.c.state == BroadcastState.RUNNING.value, ~paused)
-        .order_by(chunk.c.due_at, chunk.c.id)
+        .where(chunk.c.done_at.is_(None), chunk.c.due_at <= now, _FREE, ~paused)
+        .order_by(place, turn.c.senders, turn.c.ended_at.nulls_first(), chunk.c.due_at, chunk.c.id)
         .limit(limit)
     )
     if pages is not None:
         query = query.where(chunk.c.page_id.in_(pages))
     return list(tx.execute(query).scalars())
+
+
+def _turns() -> Any:
+    """The running broadcasts: how many chunks of each are held, and when one was done last."""
+    other = chunk.alias()
+    its = other.c.broadcast_id == broadcast.c.id
+    senders = sa.select(sa.func.count()).where(
+        its, other.c.done_at.is_(None), other.c.lease_until >= db_epoch()
+    )
+    ended_at = sa.select(sa.func.max(other.c.done_at)).where(its)
+    columns = senders.scalar_subquery().label("senders"), ended_at.scalar_subquery().label("ended_at")
+    running = sa.select(broadcast.c.id, *columns).where(broadcast.c.state == BroadcastState.RUNNING.value)
+    # OFFSET keeps the databases from working this out for each chunk.
+    return running.offset(0).subquery()
 
 
 def waiting_pages(tx: Tx, besides: Collection[str] | None) -> list[str]:
