@@ -25,9 +25,8 @@ from otn.delivery import LEASE_SECONDS
 from otn.errors import InvalidMove, Refused, SendError, StoreUnavailable, Unreachable
 from otn.graph.aio import AsyncGraph
 from otn.graph.protocol import Sent, build_send
-from otn.messages import is_audio_or_video
 from otn.models import Attempt, DeliveryState
-from otn.policy import MEDIA_PER_SECOND
+from otn.policy import MOST_SENDS_PER_SECOND
 from otn.store import Tx, chunks, rates
 from otn.store.engine import LOOK_SECONDS
 from otn.store.rates import Slot
@@ -43,7 +42,7 @@ SETTLE_TRIES = (
 )
 LAPSE = timedelta(seconds=LEASE_SECONDS)
 RENEWAL = LEASE_SECONDS / 4  # between renewals of a chunk's lease while waiting for permits
-CATCHING_UP = 1.01  # times the rate at which what is overdue goes out, so that 290 a second stay below 300
+CATCHING_UP = 1.01  # times the rate at which what is overdue goes out, as far as Meta allows
 BREATH = 2 * LOOK_SECONDS  # between transactions: conversations write too, and come first
 LOOK = 0.25  # seconds between looks whether to stop, while waiting
 
@@ -153,10 +152,10 @@ class _Mailing:
                 return
 
     async def _begin(self, job: Job, number: int) -> Batch:
-        vault, now = self._app.require_vault(), self._app.clock()
+        vault, clock = self._app.require_vault(), self._app.clock
         for _ in range(SETTLE_TRIES):
-            try:
-                return await self._write(lambda tx: batches.begin(tx, vault, job, number, now))
+            try:  # the clock is read when it is this batch's turn to be written
+                return await self._write(lambda tx: batches.begin(tx, vault, job, number, clock()))
             except InvalidMove:  # a token went elsewhere between two looks; nothing was written
                 continue
         return batches.NOTHING
@@ -193,7 +192,8 @@ class _Mailing:
     async def _keep_distance(self, page_id: str) -> None:
         """After a standstill of this process, what is overdue goes out one by one, not all at once."""
         if self._pace.per_second:
-            wait = _distance.next(page_id, 1 / (CATCHING_UP * self._pace.per_second))
+            fastest = min(CATCHING_UP * self._pace.per_second, MOST_SENDS_PER_SECOND)
+            wait = _distance.next(page_id, 1 / fastest)
             if wait > 0:
                 await asyncio.sleep(wait)
 
@@ -237,9 +237,7 @@ class _Mailing:
     # --- the Page's rate ---
 
     def _rate(self, job: Job) -> tuple[str, float]:
-        media = is_audio_or_video(job.broadcast.message)
-        per_second = self._pace.per_second or 0.0
-        return (rates.MEDIA, min(MEDIA_PER_SECOND, per_second)) if media else (rates.MESSAGES, per_second)
+        return rates.limit_of(job.broadcast.message, self._pace.per_second or 0.0)
 
     async def _permitted(self, job: Job, number: int) -> Slot | None:
         """Wait for the Page's rate; None if told to stop meanwhile, or if the chunk is not ours any more."""

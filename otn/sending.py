@@ -18,7 +18,7 @@ from otn.errors import InvalidMove, MayBeSent, SendError, StoreUnavailable
 from otn.graph.protocol import GraphConfig, HttpRequest, Sent, build_send
 from otn.models import Attempt, Delivery, DeliveryState, Route
 from otn.policy import Allow, Deny, Reason
-from otn.store import contacts, deliveries, tokens, topics
+from otn.store import contacts, deliveries, rates, tokens, topics
 
 TRIES = 3  # of a message whose outcome stays open, before the worker goes on alone
 LONGEST_WAIT = timedelta(seconds=30)  # that somebody at a keyboard is made to wait for the next try
@@ -130,6 +130,7 @@ def post(app: App, graph: Graph, config: GraphConfig, attempt: Attempt) -> Settl
         notification_type=attempt.notification_type,
     )
     log.info("delivery %d: -> sending (%s)", attempt.delivery_id, attempt.route.value)
+    _debit(app, attempt)
     outcome: Sent | SendError
     try:
         outcome = graph.send(request)
@@ -138,6 +139,19 @@ def post(app: App, graph: Graph, config: GraphConfig, attempt: Attempt) -> Settl
     settled = _settle(app, attempt, outcome)
     log.info("delivery %d: sending -> %s", attempt.delivery_id, settled.delivery.state.value)
     return settled
+
+
+def _debit(app: App, attempt: Attempt) -> None:
+    """Take it off the Page's rate without waiting, so that broadcasts yield to it.
+
+    In a transaction of its own: who holds the Page's row makes every sender wait.
+    """
+    kind, per_second = rates.limit_of(attempt.message, app.settings.sends_per_second)
+    try:
+        with app.store.begin() as tx:
+            rates.take(tx, attempt.page_id, kind, 1, per_second)
+    except StoreUnavailable as exc:  # no reason not to send what has begun
+        log.debug("delivery %d: the Page's rate was not debited: %s", attempt.delivery_id, exc)
 
 
 def _settle(app: App, attempt: Attempt, outcome: Sent | SendError) -> Settled:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from otn import batches, broadcasts, mailing, worker
 from otn.app import App
 from otn.graph.sync import SyncGraph
 from otn.models import Broadcast
+from otn.policy import MOST_SENDS_PER_SECOND
 from otn.store import rates
 from otn.store.schema import chunk
+from otn.store.writer import GroupWriter
 
 
 @pytest.fixture
@@ -64,6 +68,47 @@ def test_who_stood_still_before_the_first_byte_sends_nothing(
     assert shop.heard("7000") == []
     assert standing(app, made.id) == ("running", {"queued": 2})
     assert tokens_in(app, "available") == 2
+
+
+def test_what_is_decided_is_true_when_it_is_written(
+    shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer may be busy for a while before it comes to a batch, and a window close meanwhile."""
+    frozen(shop, app, 1)
+    real, decided = GroupWriter.run, []
+
+    async def run_later(writer: GroupWriter, fn: Any) -> Any:
+        shop.pass_time(timedelta(minutes=1))
+        return await real(writer, fn)
+
+    stop = threading.Event()
+
+    def begin(*arguments: Any) -> batches.Batch:
+        decided.append(app.clock() - arguments[-1])
+        stop.set()
+        return batches.NOTHING
+
+    monkeypatch.setattr(GroupWriter, "run", run_later)
+    monkeypatch.setattr(batches, "begin", begin)
+    worker.send(app, stop)
+    assert decided[0] < timedelta(seconds=30)
+
+
+def test_not_even_who_catches_up_sends_more_than_meta_allows(
+    shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen(shop, app, 2)
+    gaps: list[float] = []
+
+    class Distance:
+        def next(self, _page_id: str, gap: float) -> float:
+            gaps.append(gap)
+            return 0.0
+
+    monkeypatch.setattr(mailing, "_distance", Distance())
+    fast = replace(app, settings=replace(app.settings, sends_per_second=MOST_SENDS_PER_SECOND))
+    worker.send(fast, threading.Event())
+    assert gaps == [pytest.approx(1 / MOST_SENDS_PER_SECOND)] * 2
 
 
 def waiting(app: App, shop: Project, monkeypatch: pytest.MonkeyPatch, meanwhile: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from otn.delivery import Order
 from otn.errors import ConfigError, InvalidMove, MayBeSent, StoreUnavailable, Unreachable
 from otn.graph.protocol import HttpRequest, Sent
 from otn.graph.sync import SyncGraph
-from otn.messages import text
+from otn.messages import attachment, text
 from otn.models import DeliveryState, Origin, Route
 from otn.sending import Report
+from otn.store import rates
 
 DAY_AND_HOUR = timedelta(hours=25)
 
@@ -324,6 +326,21 @@ def test_a_database_that_goes_away_after_the_post_does_not_read_as_if_nothing_ha
     with pytest.raises(MayBeSent, match="`otn worker` finds out"):
         sending.send(app, graph, order(shop), waits)
     assert shop.heard() == ["It is back."]
+
+
+@pytest.mark.parametrize("kind", [rates.MESSAGES, rates.MEDIA])
+def test_a_single_message_is_taken_off_the_page_s_rate_and_waits_for_nobody(
+    shop: Project, app: App, graph: SyncGraph, waits: Waits, kind: str
+) -> None:
+    """So that a broadcast yields to it, and no second has more than Meta allows."""
+    shop.person()
+    slow = replace(app, settings=replace(app.settings, sends_per_second=0.1))
+    said = text("hi") if kind == rates.MESSAGES else attachment("audio", "https://cdn.example/1.mp3")
+    sending.send(slow, graph, replace(order(shop), message=said), waits)
+    sending.send(slow, graph, replace(order(shop), message=said, dedupe_key="cli:2"), waits)
+    assert waits == []
+    with app.store.begin() as tx:
+        assert 10 < rates.take(tx, shop.page_id, kind, 1, 0.1) <= 20
 
 
 def test_a_person_may_write_for_seven_days_by_human_agent(

@@ -6,11 +6,14 @@ will have gone out, and each permit moves it on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
+from otn.messages import is_audio_or_video
+from otn.policy import MEDIA_PER_SECOND
 from otn.store.engine import Tx, db_epoch, insert_if_new
 from otn.store.schema import rate_bucket
 
@@ -26,6 +29,13 @@ _TAKE = (
 )
 _GIVE_BACK = rate_bucket.update().where(_THIS).values(tat=rate_bucket.c.tat - _SECONDS)
 _SLOT = sa.select(rate_bucket.c.tat, (rate_bucket.c.tat - _NOW).label("ahead")).where(_THIS)
+
+
+def limit_of(message: Mapping[str, Any], per_second: float) -> tuple[str, float]:
+    """Which of a Page's limits a message counts for, and how many a second that allows of the Page's `per_second`."""
+    return (
+        (MEDIA, min(MEDIA_PER_SECOND, per_second)) if is_audio_or_video(message) else (MESSAGES, per_second)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
