@@ -466,7 +466,7 @@ def _local_time_problems(at_local: str, now: datetime) -> list[str]:
         if times.local(at_local) != at_local:
             raise ValueError
         return [f"{at_local} is over everywhere."] if last_instant(at_local) < now else []
-    except ValueError:
+    except (ValueError, OverflowError):  # the calendar ends before it is over everywhere
         return ["A local time looks like 2026-12-01T09:00."]
 
 

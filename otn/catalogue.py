@@ -15,6 +15,7 @@ from otn.store import Tx, audit, topics
 
 # Rasa counts a value that the domain does not list as `__other__`, and stories may branch on that.
 DEFAULT_KIND = "other"
+MOST_A_WEEK = 1000  # requests to one person that a topic may allow
 
 _IN_FILES = {"name", "title", "kind", "ask_while_available", "min_interval_hours", "weekly_cap", "note"}
 
@@ -28,8 +29,10 @@ def planned(topic: Topic, known_kinds: Sequence[str] | None) -> Topic:
     problems = [*_name_problems(topic), *_title_problems(topic), *_kind_problems(topic, known_kinds)]
     if topic.min_interval < timedelta(0):
         problems.append("The least time between two requests cannot be negative.")
-    if topic.weekly_cap < 1:
-        problems.append("The weekly cap must be at least 1; archive a topic that nobody shall be asked for.")
+    if not 1 <= topic.weekly_cap <= MOST_A_WEEK:
+        problems.append(
+            f"The weekly cap must be from 1 to {MOST_A_WEEK}; archive a topic that nobody shall be asked for."
+        )
     if problems:
         raise InvalidInput(problems)
     return topic

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, timezone
 
+LONGEST = timedelta(days=3650)  # so that no date is left behind on either side
+
 _LENGTH = re.compile(r"(\d{1,6})\s*(s|m|min|h|d)")
 _UNIT = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days"}
 _HOURS = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)-([01]?\d|2[0-3]):([0-5]\d)")
@@ -18,7 +20,10 @@ def length(text: str) -> timedelta:
     match = _LENGTH.fullmatch(text.strip().lower())
     if match is None:
         raise ValueError("write a number and a unit, like 24h, 30min or 7d")
-    return timedelta(**{_UNIT[match[2]]: int(match[1])})
+    found = timedelta(**{_UNIT[match[2]]: int(match[1])})
+    if found > LONGEST:
+        raise ValueError(f"write at most {LONGEST.days}d")
+    return found
 
 
 def moment(text: str, now: datetime) -> datetime:

@@ -152,6 +152,29 @@ def test_a_reader_who_leaves_early_is_no_disaster(otn_: CommandLine) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["broadcasts", "show", "9" * 20],
+        ["broadcasts", "report", "1", "--limit", "9" * 20],
+        ["tokens", "void", "9" * 20],
+        ["contacts", "list", "--limit", "9" * 19],
+    ],
+)
+def test_a_number_that_no_database_counts_to_is_mistyped(otn_: CommandLine, command: list[str]) -> None:
+    otn_("init")
+    answer = otn_(*command)
+    assert answer.code == 2
+    assert "is not in the range" in answer.err
+
+
+def test_half_a_character_is_mistyped(otn_: CommandLine) -> None:
+    """What a terminal sends that is not UTF-8 reaches Python so."""
+    answer = otn_("send", "7\udcff", "--topic", "sale", "--text", "hello")
+    assert answer.code == 2
+    assert answer.err == "Not UTF-8: '7\\udcff'.\n"
+
+
 def test_control_c_ends_with_a_sentence(otn_: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     otn_("init")
 
@@ -381,6 +404,7 @@ def test_a_name_is_taken_once(otn_: CommandLine) -> None:
         ("sale", "two\nlines", [], "line break"),
         ("sale", "Sale", ["--kind", "nonsense"], "restock, news"),
         ("sale", "Sale", ["--weekly-cap", "0"], "weekly cap"),
+        ("sale", "Sale", ["--weekly-cap", "9" * 20], "weekly cap"),
     ],
 )
 def test_a_topic_that_messenger_or_the_stories_would_not_understand_is_refused(

@@ -232,6 +232,7 @@ def test_a_timetable_is_kept_with_the_estimate(shop: Project, otn_: CommandLine)
         (["--skip-if-late", "soon"], 2, "write a number and a unit"),
         (["--at", "2020-01-01"], 1, "is over"),
         (["--at-local", "2020-01-01T09:00"], 1, "is over everywhere"),
+        (["--at-local", "9999-12-31T13:00"], 1, "looks like 2026"),
     ],
 )
 def test_a_time_that_makes_no_sense_is_refused(
@@ -347,6 +348,27 @@ def test_doubts_are_listed_apart_with_what_settles_them(shop: Project, otn_: Com
     assert f"`otn tokens release {doubt['token_id']}`" in doubt["settled_by"]
     assert report["reasons"] == {"refused": {"bad_request": 1}}
     assert "In doubt:" in otn_("broadcasts", "report", "1").out
+
+
+@pytest.mark.parametrize("state", ["paused", "halted"])
+def test_nobody_is_asked_again_before_a_stopped_broadcast_goes_on(
+    shop: Project, otn_: CommandLine, state: str
+) -> None:
+    people(shop, 1)
+    create(otn_)
+    otn_("broadcasts", "schedule", "1", "--yes")
+    shop.fault("lost_answer", count=1)
+    otn_("worker", "--once")
+
+    def settled_by() -> str:
+        [doubt] = otn_("broadcasts", "report", "1", "--json").json()["doubts"]
+        return str(doubt["settled_by"])
+
+    assert settled_by().startswith("`otn worker`: it asks again at ")
+    change(shop, broadcast.update().values(state=state))
+    assert settled_by().startswith(
+        "`otn worker`, once you type `otn broadcasts resume 1`: it asks again with"
+    )
 
 
 def test_who_was_out_of_reach_is_tried_again(shop: Project, otn_: CommandLine) -> None:

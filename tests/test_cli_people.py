@@ -351,6 +351,8 @@ def test_a_page_is_paused_and_resumed_on_record(shop: Project, otn_: CommandLine
 
 def test_a_pause_may_end_by_itself(shop: Project, otn_: CommandLine) -> None:
     shop.person(permissions=1)
+    never = otn_("page", "pause", shop.page_id, "--reason", "Night", "--for", "0s")
+    assert (never.code, "not for 0 seconds" in never.err) == (2, True)
     assert otn_("page", "pause", shop.page_id, "--reason", "Night", "--for", "8h").code == 0
     assert send(otn_) == 1
     shop.pass_time(timedelta(hours=8))

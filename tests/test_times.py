@@ -48,6 +48,8 @@ def test_quiet_hours_are_minutes_after_midnight(written: str, minutes: tuple[int
     [
         (times.length, "soon"),
         (times.length, "-1d"),
+        (times.length, "3651d"),
+        (lambda text: times.moment(text, NOW), "999999d"),
         (lambda text: times.moment(text, NOW), "tomorrow"),
         (lambda text: times.moment(text, NOW), "2026-13-01"),
         (lambda text: times.moment(text, NOW), "0001-01-01T00:00+14:00"),

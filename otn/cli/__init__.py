@@ -56,8 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command line and return the exit code; nothing a person can cause ends in a traceback."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without ✓ gets a ?
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    if broken := [each for each in typed if not _is_text(each)]:
+        say(f"Not UTF-8: {', '.join(map(repr, broken))}.")
+        return 2
     try:
-        typer.main.get_command(app)(list(sys.argv[1:] if arguments is None else arguments), "otn")
+        typer.main.get_command(app)(typed, "otn")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if code == _INTERRUPTED:
@@ -71,6 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         code = 0
     return code if _flushed() else 1
+
+
+def _is_text(argument: str) -> bool:
+    """Whether it can be kept and sent: Python hands us half a character for each byte that is not UTF-8."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _version(wanted: bool) -> None:

@@ -111,6 +111,8 @@ def pause(
     from otn.store import audit, pages
 
     wait = parse_duration(length) if length else None
+    if wait is not None and not wait:
+        raise typer.BadParameter("not for 0 seconds; leave it out to pause until somebody resumes it")
     with opened(context) as app:
         now = app.clock()
         with app.store.begin() as tx:

@@ -18,11 +18,16 @@ from otn.cli.terminal import say
 if TYPE_CHECKING:
     from otn.app import App
 
+LARGEST_ID = 10**18  # no database counts further
+MOST_LINES = 10**9
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")]
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", min=1, metavar="N", help="Show so many.  [default: 100; all with --json]"),
+    typer.Option(
+        "--limit", min=1, max=MOST_LINES, metavar="N", help="Show so many.  [default: 100; all with --json]"
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Page = Annotated[

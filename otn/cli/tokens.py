@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from otn.cli.session import Json, Limit, Yes, commands, confirm, opened, user
+from otn.cli.session import LARGEST_ID, Json, Limit, Yes, commands, confirm, opened, user
 from otn.cli.terminal import print_json, print_json_list, print_table, progress, say
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ app = commands("The permissions that people gave: one token, one message.")
 BATCH = 500
 
 TokenId = Annotated[
-    int, typer.Argument(metavar="ID", help="The token's number, as `otn tokens list` has it.")
+    int, typer.Argument(max=LARGEST_ID, metavar="ID", help="The token's number, as `otn tokens list` has it.")
 ]
 
 

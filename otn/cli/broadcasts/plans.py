@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from otn.cli.session import Csv, Json, Limit, opened
+from otn.cli.session import LARGEST_ID, Csv, Json, Limit, opened
 from otn.cli.terminal import (
     duration,
     in_words,
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from otn.store import Tx
 
 Id = Annotated[
-    int, typer.Argument(metavar="ID", help="The broadcast's number, as `otn broadcasts list` has it.")
+    int,
+    typer.Argument(
+        max=LARGEST_ID, metavar="ID", help="The broadcast's number, as `otn broadcasts list` has it."
+    ),
 ]
 
 BATCH = 100

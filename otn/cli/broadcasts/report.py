@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from otn.cli.broadcasts.plans import Id, print_counts, standing
-from otn.cli.session import Csv, Json, opened
+from otn.cli.session import MOST_LINES, Csv, Json, opened
 from otn.cli.terminal import in_words, print_csv, print_json, print_json_list, print_line, print_table, say
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def report(
     context: typer.Context,
     broadcast_id: Id,
     limit: Annotated[
-        int, typer.Option("--limit", min=1, metavar="N", help="List so many doubts.  [100]")
+        int, typer.Option("--limit", min=1, max=MOST_LINES, metavar="N", help="List so many doubts.  [100]")
     ] = SHOWN_DOUBTS,
     json: Json = False,
 ) -> None:
@@ -47,7 +47,7 @@ def report(
         doubts = reports.doubts(tx, broadcast_id, limit)
     if json:
         print_json(
-            {**shown, "doubts": [{**asdict(each), "settled_by": _settled_by(each)} for each in doubts]}
+            {**shown, "doubts": [{**asdict(each), "settled_by": _settled_by(each, shown)} for each in doubts]}
         )
         return
     _print(shown, doubts)
@@ -104,7 +104,7 @@ def _everybody(app: App, broadcast_id: int) -> Iterator[Person]:
         yield from people
 
 
-def _settled_by(doubt: Doubt) -> str:
+def _settled_by(doubt: Doubt, shown: dict[str, Any]) -> str:
     """What will settle a doubt, or who can."""
     if doubt.token_state is not None and doubt.token_state.value == "suspect":
         token = doubt.token_id
@@ -112,8 +112,12 @@ def _settled_by(doubt: Doubt) -> str:
     if doubt.state.value == "unconfirmed":
         return "nothing, unless its echo still comes; it is not sent again"
     if doubt.route is not None and doubt.route.value == "token":
-        again = f" at {in_words(doubt.next_attempt_at)}" if doubt.next_attempt_at else ""
-        return f"`otn worker`: it asks again{again}, with the same permission, which cannot send it twice"
+        once, again = "", f" at {in_words(doubt.next_attempt_at)}," if doubt.next_attempt_at else ""
+        if shown["state"].value in ("paused", "halted"):
+            once, again = f", once you type `otn broadcasts resume {shown['id']}`", ""
+        return (
+            f"`otn worker`{once}: it asks again{again} with the same permission, which cannot send it twice"
+        )
     return "its echo; without one it is unconfirmed after 24 h"
 
 
@@ -132,7 +136,7 @@ def _print(shown: dict[str, Any], doubts: list[Doubt]) -> None:
         print_line("In doubt:")
         headings = ["psid", "page", "state", "reason", "token", "settled by"]
         rows = [
-            [each.psid, each.page_id, each.state, each.reason, each.token_state, _settled_by(each)]
+            [each.psid, each.page_id, each.state, each.reason, each.token_state, _settled_by(each, shown)]
             for each in doubts
         ]
         print_table(headings, rows, nothing="")
