@@ -201,6 +201,13 @@ def start_of(timetable: Timetable, now: datetime) -> datetime:
     return timetable.start_at or now
 
 
+def leaves_late(timetable: Timetable, now: datetime) -> timedelta | None:
+    """How late it may be for people who have passed its local time already; None if nobody can have."""
+    if timetable.at_local is None or first_instant(timetable.at_local) >= now:
+        return None
+    return _lateness_allowed(timetable)
+
+
 def pause(tx: Tx, broadcast_id: int, *, who: str, now: datetime) -> Broadcast:
     """Let nothing more of it leave; what is on its way arrives. Raises InvalidMove, NotFound."""
     _move(tx, broadcast_id, (_S.RUNNING,), _S.PAUSED, state_reason=f"paused by {who}")
@@ -415,7 +422,7 @@ def _unbegun(tx: Tx, planned: Broadcast, page_id: str, due_at: datetime, more: i
     )
 
 
-def _lateness_allowed(planned: Broadcast) -> timedelta:
+def _lateness_allowed(planned: Broadcast | Timetable) -> timedelta:
     return SKIP_IF_LATE if planned.skip_if_late is None else planned.skip_if_late
 
 

@@ -244,6 +244,37 @@ def test_a_time_that_makes_no_sense_is_refused(
     assert says in answer.err
 
 
+@pytest.mark.parametrize(
+    ("late", "told", "became"),
+    [
+        ([], "at once if that is less than 24 h ago", {"sent": 1, "queued": 1}),
+        (["--skip-if-late", "30m"], "at once if that is less than 30 min ago", {"skipped": 1, "queued": 1}),
+    ],
+)
+def test_a_local_time_that_is_over_in_some_places_is_told_before_it_leaves_there(
+    shop: Project, otn_: CommandLine, late: list[str], told: str, became: dict[str, int]
+) -> None:
+    here, elsewhere = people(shop, 2)
+    assert otn_("contacts", "set", here, "timezone=0").code == 0
+    assert otn_("contacts", "set", elsewhere, "timezone=-10").code == 0
+    create(otn_)
+    an_hour_ago = f"{shop.now() - timedelta(hours=1):%Y-%m-%dT%H:%M}"
+    scheduled = otn_("broadcasts", "schedule", "1", "--at-local", an_hour_ago, *late, "--yes")
+    assert f"Where the clock is past {an_hour_ago} already, it leaves {told}" in scheduled.err
+    otn_("worker", "--once")
+    assert {state: number for state, number in shown(otn_)["counts"].items() if number} == became
+
+
+def test_a_local_time_that_is_still_to_come_everywhere_needs_no_warning(
+    shop: Project, otn_: CommandLine
+) -> None:
+    create(otn_)
+    in_two_days = f"{shop.now() + timedelta(days=2):%Y-%m-%dT%H:%M}"
+    scheduled = otn_("broadcasts", "schedule", "1", "--at-local", in_two_days, "--yes")
+    assert scheduled.code == 0
+    assert "already" not in scheduled.err
+
+
 # --- while it runs
 
 

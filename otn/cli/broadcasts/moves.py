@@ -9,7 +9,7 @@ import typer
 
 from otn.cli.broadcasts.plans import Id, foresee, people
 from otn.cli.session import Json, Yes, breathe, confirm, opened, parse_duration, user
-from otn.cli.terminal import in_words, print_json, say
+from otn.cli.terminal import duration, in_words, print_json, say
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -67,6 +67,11 @@ def schedule(
         broadcasts.require_schedulable(planned, timetable, now)
         found = foresee(app, planned, broadcasts.start_of(timetable, now))
         number = found.would_send_by_token + found.would_send_by_window
+        if limit := broadcasts.leaves_late(timetable, now):
+            say(
+                f"Where the clock is past {timetable.at_local} already, it leaves at once if that is less than "
+                f"{duration(limit)} ago, else not at all; --skip-if-late 30m draws the line elsewhere."
+            )
         confirm(f"Send broadcast {broadcast_id} to {people(number)}{_when(timetable)}?", yes)
         with app.store.begin() as tx:
             broadcasts.schedule(
