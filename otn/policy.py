@@ -22,7 +22,7 @@ TOKEN_LIFE = timedelta(days=365)  # OTN: one year from creation
 ASK_PAUSE = timedelta(hours=24)  # after Meta answered "too many requests" (ERR 613/1893016 and kin)
 CAPPED_PERIOD = timedelta(days=7)  # a topic's weekly cap counts requests in this long
 UNCONFIRMED_AFTER = timedelta(hours=24)  # a window send without an echo is given up after this long
-CANNOT_RECEIVE_PAUSE = timedelta(hours=1)  # between tries of a token (ERR 10/2018108, 2018300)
+CANNOT_RECEIVE_PAUSE = timedelta(hours=1)  # between tries of a token in doubt (ERR 10/2018108, 2018300)
 MAX_TRIES = 5  # of a send that never left us
 # Of a token send that may have arrived: with the waits below they take a day, as long as a window send's echo is
 # waited for. Somebody who can't receive messages for weeks would else keep a broadcast from ever finishing.
