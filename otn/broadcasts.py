@@ -261,12 +261,13 @@ def retry(tx: Tx, broadcast_id: int, reasons: Collection[str], *, who: str, now:
         raise InvalidMove(f"broadcast {broadcast_id} is {planned.state.value}: there is nothing to try again")
     total = 0
     for page_id, delivery_ids in deliveries.to_retry(tx, broadcast_id, reasons, now, ROWS).items():
-        chunk_id = chunks.add(
-            tx, broadcast_id=broadcast_id, page_id=page_id, due_at=now, size=len(delivery_ids)
-        )
+        number = len(delivery_ids)
+        chunk_id = _unbegun(tx, planned, page_id, now, number)
+        if chunk_id is None:
+            chunk_id = chunks.add(tx, broadcast_id=broadcast_id, page_id=page_id, due_at=now, size=number)
         deliveries.requeue(tx, delivery_ids, chunk_id)
         chunks.set_size(tx, chunk_id)
-        total += len(delivery_ids)
+        total += number
     if total:
         if planned.state is _S.FINISHED:
             _move(tx, broadcast_id, (_S.FINISHED,), _S.RUNNING, state_reason=None, finished_at=None)

@@ -270,6 +270,20 @@ def test_an_end_waits_for_whoever_queues_somebody_again(make: Make) -> None:
     assert (playing.planned.state.value, playing.counts()) == ("finished", {"sent": 2})
 
 
+def test_who_is_tried_again_does_not_get_a_chunk_alone(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    playing = Campaign(make, "7001", "7002", "7003")
+    playing.send(Refused(Refusal.CANNOT_RECEIVE_NOW, code=10, subcode=2018108, detail="not now"))
+    monkeypatch.setattr(broadcasts, "ROWS", 1)
+    for _ in range(3):
+        with playing.store.begin() as tx:
+            assert broadcasts.retry(tx, playing.id, ["cannot_receive_now"], who="ann", now=playing.now) == 1
+    with playing.store.read() as tx:
+        assert list(tx.execute(sa.select(chunk.c.size).order_by(chunk.c.id)).scalars()) == [3, 3]
+    playing.send(YES)
+    playing.end()
+    assert (playing.planned.state.value, playing.counts()) == ("finished", {"sent": 3})
+
+
 def two_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> tuple[Campaign, Campaign]:
     """A broadcast of three parts, and one of two that came later."""
     monkeypatch.setattr(broadcasts, "ROWS", 1)
