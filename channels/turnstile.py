@@ -2,7 +2,8 @@
 
 A turn runs Rasa's code, which computes for several milliseconds between two moments in which it waits for something.
 When many turns can go on at once, an event loop lets all of them, one after the other, before it looks at its sockets
-again. Behind a turnstile one of them goes on in each round of the loop, so that others wait for one step at most.
+again. Behind a turnstile one of them goes on in every few rounds of the loop: a webhook needs as many from its first
+byte to the database and back, and so waits for one step or two.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+ROUNDS = 5  # of the loop from one step to the next; an empty one costs some microseconds
+
 
 class Turnstile:
-    """Lets one coroutine go on in each round of the event loop, those that wait in the order in which they came."""
+    """Lets one coroutine go on in every few rounds of the event loop, in the order in which they came."""
 
     def __init__(self) -> None:
         self._free = True
@@ -63,10 +66,13 @@ class Turnstile:
                     loop.call_soon(self._admit)
                 raise
         self._free = False
-        loop.call_soon(self._admit)
+        loop.call_soon(self._admit, ROUNDS)
 
-    def _admit(self) -> None:
-        """In the next round: whoever waits longest."""
+    def _admit(self, rounds: int = 1) -> None:
+        """After so many rounds: whoever waits longest."""
+        if rounds > 1:
+            asyncio.get_running_loop().call_soon(self._admit, rounds - 1)
+            return
         while self._queue:
             place = self._queue.popleft()
             if not place.done():
