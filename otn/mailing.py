@@ -26,7 +26,6 @@ from otn.errors import InvalidMove, Refused, SendError, StoreUnavailable, Unreac
 from otn.graph.aio import AsyncGraph
 from otn.graph.protocol import Sent, build_send
 from otn.models import Attempt, DeliveryState
-from otn.policy import MOST_SENDS_PER_SECOND
 from otn.store import Tx, chunks, rates
 from otn.store.engine import LOOK_SECONDS
 from otn.store.rates import Slot
@@ -42,8 +41,10 @@ SETTLE_TRIES = (
 )
 LAPSE = timedelta(seconds=LEASE_SECONDS)
 RENEWAL = LEASE_SECONDS / 4  # between renewals of a chunk's lease while waiting for permits
-CATCHING_UP = 1.01  # times the rate at which what is overdue goes out, as far as Meta allows
-BREATH = 2 * LOOK_SECONDS  # between transactions: conversations write too, and come first
+LATE = 0.01  # seconds after its place among the Page's messages at which one takes a new place,
+PLACES = 5  # but not for ever: a machine that is always late sends fewer than it may anyway
+LARGEST_GROUP = 3  # steps of lanes in a transaction, and
+BREATH = 2 * LOOK_SECONDS  # seconds after it: conversations write too, and come first
 LOOK = 0.25  # seconds between looks whether to stop, while waiting
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,11 @@ class _Mailing:
         self._owner = f"mailing:{uuid4()}"
         # SQLite lets one writer in at a time, so that lanes do best to share their commits. On PostgreSQL each has
         # its own: who waits for a row must hold no row that somebody else's lane waits for.
-        self._writer = GroupWriter(app.store, breath=BREATH) if app.store.is_sqlite else None
+        self._writer = (
+            GroupWriter(app.store, largest_group=LARGEST_GROUP, breath=BREATH)
+            if app.store.is_sqlite
+            else None
+        )
         self._posted = 0
         self._graph_is_down = False
 
@@ -173,7 +178,8 @@ class _Mailing:
     async def _post(self, attempt: Attempt, began: float, delay: float) -> Sent | SendError:
         if delay:
             await asyncio.sleep(delay)
-        await self._keep_distance(attempt.page_id)
+        if self._pace.per_second:
+            await _distance.keep(attempt.page_id, 1 / self._pace.per_second)
         if _elapsed() - began > LATEST_START:
             return Unreachable("this process stood still for too long; nothing was sent")
         request = build_send(
@@ -188,14 +194,6 @@ class _Mailing:
             return await self._graph.send(request)
         except SendError as error:
             return error
-
-    async def _keep_distance(self, page_id: str) -> None:
-        """After a standstill of this process, what is overdue goes out one by one, not all at once."""
-        if self._pace.per_second:
-            fastest = min(CATCHING_UP * self._pace.per_second, MOST_SENDS_PER_SECOND)
-            wait = _distance.next(page_id, 1 / fastest)
-            if wait > 0:
-                await asyncio.sleep(wait)
 
     async def _record(self, job: Job, batch: Batch, results: Sequence[Result]) -> None:
         """Write down Meta's answers, and stop the broadcast if they are reason enough."""
@@ -290,13 +288,23 @@ class _Distance:
         self._lock = threading.Lock()
         self._free_at: dict[str, float] = {}
 
-    def next(self, page_id: str, gap: float) -> float:
-        """Seconds to wait for a place; the one after it is `gap` seconds later."""
+    async def keep(self, page_id: str, gap: float) -> None:
+        """Wait for a place, `gap` seconds after the last one.
+
+        After a standstill of this process many are woken at once, behind their places: all of them together would be
+        more in a second than Meta allows, so each takes a new place.
+        """
+        for _ in range(PLACES):
+            place = self._take(page_id, gap)
+            await asyncio.sleep(max(0.0, place - _elapsed()))
+            if _elapsed() <= place + LATE:
+                return
+
+    def _take(self, page_id: str, gap: float) -> float:
         with self._lock:
-            now = _elapsed()
-            at = max(now, self._free_at.get(page_id, 0.0))
-            self._free_at[page_id] = at + gap
-            return at - now
+            place = max(_elapsed(), self._free_at.get(page_id, 0.0))
+            self._free_at[page_id] = place + gap
+            return place
 
 
 _distance = _Distance()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from otn import batches, broadcasts, mailing, worker
 from otn.app import App
 from otn.graph.sync import SyncGraph
 from otn.models import Broadcast
-from otn.policy import MOST_SENDS_PER_SECOND
 from otn.store import rates
 from otn.store.schema import chunk
 from otn.store.writer import GroupWriter
@@ -94,21 +94,33 @@ def test_what_is_decided_is_true_when_it_is_written(
     assert decided[0] < timedelta(seconds=30)
 
 
-def test_not_even_who_catches_up_sends_more_than_meta_allows(
-    shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
+async def test_after_a_standstill_messages_leave_one_by_one_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    frozen(shop, app, 2)
-    gaps: list[float] = []
+    now, left = [100.0], list[float]()
+    yield_ = asyncio.sleep
 
-    class Distance:
-        def next(self, _page_id: str, gap: float) -> float:
-            gaps.append(gap)
-            return 0.0
+    async def sleep(seconds: float) -> None:
+        until = now[0] + seconds
+        while now[0] < until:
+            await yield_(0)
 
-    monkeypatch.setattr(mailing, "_distance", Distance())
-    fast = replace(app, settings=replace(app.settings, sends_per_second=MOST_SENDS_PER_SECOND))
-    worker.send(fast, threading.Event())
-    assert gaps == [pytest.approx(1 / MOST_SENDS_PER_SECOND)] * 2
+    async def leave() -> None:
+        await distance.keep("1001", 0.02)
+        left.append(now[0])
+
+    monkeypatch.setattr(mailing, "_elapsed", lambda: now[0])
+    monkeypatch.setattr(mailing.asyncio, "sleep", sleep)
+    distance = mailing._Distance()
+    leaving = [asyncio.create_task(leave()) for _ in range(20)]
+    for milliseconds in (*[1] * 50, 150, *[1] * 500):
+        now[0] += milliseconds / 1000
+        for _ in range(5):
+            await yield_(0)
+    await asyncio.gather(*leaving)
+    gaps = [after - before for before, after in itertools.pairwise(left)]
+    assert len(left) == 20
+    assert min(gaps) >= 0.02 - mailing.LATE - 0.002
 
 
 def waiting(app: App, shop: Project, monkeypatch: pytest.MonkeyPatch, meanwhile: Any) -> None:

@@ -47,9 +47,17 @@ class GroupWriter:
     and another one wait for each other (PostgreSQL), each function runs again in a transaction of its own.
     """
 
-    def __init__(self, store: Store, *, most_waiting: int = MOST_WAITING, breath: float = 0.0) -> None:
-        """`breath`: seconds after each transaction, in which others may take SQLite's one place to write."""
+    def __init__(
+        self,
+        store: Store,
+        *,
+        most_waiting: int = MOST_WAITING,
+        largest_group: int = LARGEST_GROUP,
+        breath: float = 0.0,
+    ) -> None:
+        """`largest_group`: items in a transaction. `breath`: seconds after each, for others who write (SQLite)."""
         self._store = store
+        self._largest_group = largest_group
         self._breath = breath
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._room = asyncio.Semaphore(most_waiting)
@@ -76,7 +84,8 @@ class GroupWriter:
         Everybody's items that wait for the same function are done in one call. If that raises, each is done
         by itself, and what that raises is the item's outcome. Raises only StoreUnavailable.
         """
-        parts = [items[first : first + LARGEST_GROUP] for first in range(0, len(items), LARGEST_GROUP)]
+        most = self._largest_group
+        parts = [items[first : first + most] for first in range(0, len(items), most)]
         handed_in = [await self._hand_in(fn, part) for part in parts]
         return [outcome for part in await asyncio.gather(*handed_in) for outcome in part]
 
@@ -127,7 +136,7 @@ class GroupWriter:
         job = self._jobs.get()
         while job is not None:
             group.append(job)
-            if sum(len(each.items) for each in group) >= LARGEST_GROUP:
+            if sum(len(each.items) for each in group) >= self._largest_group:
                 return group, True
             try:
                 job = self._jobs.get_nowait()
