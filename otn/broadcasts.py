@@ -30,7 +30,8 @@ from otn.store.members import Member
 MEMBERS_A_CHUNK = (
     500  # at most; enough for all lanes of a sender, whose last messages leave most of them idle
 )
-ROWS = 100  # a write transaction: more would make the webhook wait
+ROWS = 200  # a write transaction: more would make the webhook wait
+FREEZE = 50  # members a transaction: each goes into six indexes
 CHUNKS = 100  # that end in one: what is in each is counted
 SKIP_IF_LATE = timedelta(
     hours=24
@@ -304,12 +305,12 @@ def next_members(tx: Tx, planned: Broadcast, now: datetime) -> tuple[Cursor, lis
     Reads only, and may take its time.
     """
     before = broadcasts.cursor(tx, planned.id)
-    found, after = members.next_by_token(tx, planned, before, now, ROWS)
+    found, after = members.next_by_token(tx, planned, before, now, FREEZE)
     if found or after is not None:
         return before, found, after
     if not who_is_meant.from_json(planned.audience).window_too:
         return before, [], None
-    found, after = members.next_by_window(tx, planned, before, now, ROWS)
+    found, after = members.next_by_window(tx, planned, before, now, FREEZE)
     return before, found, after
 
 

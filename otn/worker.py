@@ -26,8 +26,8 @@ from otn.store import broadcasts as stored_broadcasts
 TICK = timedelta(seconds=2)  # between looks for something that is due
 HOUSEKEEPING = timedelta(minutes=1)  # between rounds of what is never urgent
 TROUBLE_PAUSE = timedelta(minutes=5)  # before a delivery is looked at again that raised an error
-BATCH = 500  # rows a write transaction: more would make the webhook wait
-BREATH = timedelta(milliseconds=50)  # after each batch, for the same reason
+BATCH = 200  # rows a write transaction: more would make the webhook wait
+BREATH = timedelta(milliseconds=40)  # after each batch, for the same reason
 FREEZES_A_TICK = 20  # batches, so that a tick stays short
 HINTS = 4  # chunks that a tick names: more than any one worker sends at once
 

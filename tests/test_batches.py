@@ -185,7 +185,7 @@ def test_the_parts_of_a_cancelled_broadcast_end_a_few_a_transaction(
     """Of a million people there are 2,000 parts, and a webhook waits for each transaction."""
     monkeypatch.setattr(broadcasts, "MEMBERS_A_CHUNK", 1)
     with monkeypatch.context() as one_by_one:
-        one_by_one.setattr(broadcasts, "ROWS", 1)
+        one_by_one.setattr(broadcasts, "FREEZE", 1)
         playing = Campaign(make, *(f"70{number:02}" for number in range(5)))
     monkeypatch.setattr(broadcasts, "CHUNKS", 2)
     job = playing.take()
@@ -286,7 +286,7 @@ def test_who_is_tried_again_does_not_get_a_chunk_alone(make: Make, monkeypatch: 
 
 def two_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> tuple[Campaign, Campaign]:
     """A broadcast of three parts, and one of two that came later."""
-    monkeypatch.setattr(broadcasts, "ROWS", 1)
+    monkeypatch.setattr(broadcasts, "FREEZE", 1)
     monkeypatch.setattr(broadcasts, "MEMBERS_A_CHUNK", 1)
     first = Campaign(make, "7001", "7002", "7003")
     second = Campaign(replace(make, now=make.now + HOUR), "8001", "8002", topic="news")

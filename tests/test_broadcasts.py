@@ -135,7 +135,7 @@ def test_those_whose_window_is_open_can_be_meant_too(shop: Project, app: App) ->
 def test_members_are_put_into_chunks_that_nobody_has_begun(
     shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broadcasts, "ROWS", 2)
+    monkeypatch.setattr(broadcasts, "FREEZE", 2)
     monkeypatch.setattr(broadcasts, "MEMBERS_A_CHUNK", 5)
     shop.people(app, 9, first=7001)
     shop.pass_time(DAY_AND_HOUR)

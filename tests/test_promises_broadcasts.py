@@ -349,7 +349,8 @@ def state_of(store: Store, broadcast_id: int) -> BroadcastState:
 
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broadcasts, "ROWS", 1)  # one person a transaction, so that there are several
+    for steps in ("FREEZE", "ROWS"):  # one person a transaction, so that there are several
+        monkeypatch.setattr(broadcasts, steps, 1)
 
 
 def play(fresh: Callable[[], Store], vault: Vault, examples: int) -> None:
