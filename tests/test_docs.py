@@ -72,7 +72,7 @@ def typed() -> Iterator[tuple[str, str]]:
 def test_every_command_in_the_docs_exists(where: str, line: str) -> None:
     command: Any = typer.main.get_command(cli.app)
     words = shlex.split(line, comments=True)[1:]
-    while hasattr(command, "commands") and words:
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
         found = command.commands.get(words[0])
         assert found is not None, f"{where}: there is no `otn {words[0]}` in `{line}`"
         command, words = found, words[1:]
