@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -52,9 +52,8 @@ def run(*, quick: bool) -> Finding:
     ):
         rate, most = _at_the_limit(graph, limited)
         sqlite = programs.set_up("lifted-sqlite", graph=graph.url)
-        shared = {"OTN_DATABASE_URL": urls["PostgreSQL"]}
-        server = programs.set_up("lifted-postgresql", graph=graph.url, **shared)
-        patient = programs.set_up("lifted-patient", graph=slow.url, **shared)
+        server = programs.set_up("lifted-postgresql", graph=graph.url, OTN_DATABASE_URL=urls["PostgreSQL"])
+        patient = replace(server, environ={**server.environ, "MESSENGER_GRAPH_URL": slow.url})
         found: dict[str, list[Sent]] = {}
         for _ in range(rounds):
             for name, sent in (
