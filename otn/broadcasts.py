@@ -262,13 +262,10 @@ def retry(tx: Tx, broadcast_id: int, reasons: Collection[str], *, who: str, now:
         raise InvalidMove(f"broadcast {broadcast_id} is {planned.state.value}: there is nothing to try again")
     total = 0
     for page_id, delivery_ids in deliveries.to_retry(tx, broadcast_id, reasons, now, ROWS).items():
-        number = len(delivery_ids)
-        chunk_id = _unbegun(tx, planned, page_id, now, number)
-        if chunk_id is None:
-            chunk_id = chunks.add(tx, broadcast_id=broadcast_id, page_id=page_id, due_at=now, size=number)
+        chunk_id = _chunk_for(tx, planned, page_id, now, len(delivery_ids))
         deliveries.requeue(tx, delivery_ids, chunk_id)
         chunks.set_size(tx, chunk_id)
-        total += number
+        total += len(delivery_ids)
     if total:
         if planned.state is _S.FINISHED:
             _move(tx, broadcast_id, (_S.FINISHED,), _S.RUNNING, state_reason=None, finished_at=None)
@@ -380,9 +377,7 @@ def _put_into_chunk(
     tx: Tx, planned: Broadcast, page_id: str, due_at: datetime, several: Sequence[Member], now: datetime
 ) -> None:
     too_late = planned.at_local is not None and now - due_at > _lateness_allowed(planned)
-    chunk_id = None if too_late else _unbegun(tx, planned, page_id, due_at, len(several))
-    if chunk_id is None:
-        chunk_id = chunks.add(tx, broadcast_id=planned.id, page_id=page_id, due_at=due_at, size=len(several))
+    chunk_id = _chunk_for(tx, planned, page_id, due_at, len(several), alone=too_late)
     outcome: dict[str, Any] = {"state": DeliveryState.QUEUED.value, "reason": None, "settled_at": None}
     if too_late:
         outcome = {
@@ -413,15 +408,21 @@ def _put_into_chunk(
         chunks.close(tx, chunk_id, now)
 
 
-def _unbegun(tx: Tx, planned: Broadcast, page_id: str, due_at: datetime, more: int) -> int | None:
-    """A chunk with room for so many more, which are due with it."""
-    return chunks.unbegun(
-        tx,
-        broadcast_id=planned.id,
-        page_id=page_id,
-        due_at=None if planned.at_local is None else due_at,
-        most=MEMBERS_A_CHUNK - more,
-    )
+def _chunk_for(
+    tx: Tx, planned: Broadcast, page_id: str, due_at: datetime, number: int, *, alone: bool = False
+) -> int:
+    """A chunk for so many who are due then: one that nobody has begun and that has room, else a new one.
+
+    `alone`: a new one in any case.
+    """
+    due_with_it = None if planned.at_local is None else due_at
+    most = MEMBERS_A_CHUNK - number
+    found = None
+    if not alone:
+        found = chunks.unbegun(tx, broadcast_id=planned.id, page_id=page_id, due_at=due_with_it, most=most)
+    if found is not None:
+        return found
+    return chunks.add(tx, broadcast_id=planned.id, page_id=page_id, due_at=due_at, size=number)
 
 
 def _lateness_allowed(planned: Broadcast | Timetable) -> timedelta:
