@@ -118,7 +118,7 @@ class _Mailing:
     async def _next(self) -> Job | None:
         """Hold the first chunk that is due and free."""
         now, pages = self._app.clock(), self._app.pages_with_token
-        for chunk_id in await self._write(lambda tx: chunks.due(tx, now, 20, pages)):
+        for chunk_id in await self._read(lambda tx: chunks.due(tx, now, 20, pages)):
             if (job := await self._take(chunk_id)) is not None:
                 return job
         return None
@@ -138,7 +138,7 @@ class _Mailing:
 
     async def _send_in_lanes(self, job: Job) -> list[BaseException | None]:
         """Send what is in a chunk; how each lane ended."""
-        counted = await self._write(lambda tx: chunks.count(tx, job.chunk.id))
+        counted = await self._read(lambda tx: chunks.count(tx, job.chunk.id))
         left = _Left(counted.get("queued", 0) + counted.get("unknown", 0))
         lanes = min(self._pace.lanes, -(-left.number // self._pace.batch))
         return await asyncio.gather(*(self._lane(job, left) for _ in range(lanes)), return_exceptions=True)
@@ -270,6 +270,15 @@ class _Mailing:
         if self._writer is not None:
             return await self._writer.run(fn)
         return await asyncio.to_thread(self._in_transaction, fn)
+
+    async def _read(self, fn: Callable[[Tx], T]) -> T:
+        """Without SQLite's one place to write, which others wait for."""
+
+        def read() -> T:
+            with self._app.store.read() as tx:
+                return fn(tx)
+
+        return await asyncio.to_thread(read)
 
     def _in_transaction(self, fn: Callable[[Tx], T]) -> T:
         with self._app.store.begin() as tx:
