@@ -288,14 +288,24 @@ def test_pausing_stops_it_and_resuming_goes_on(shop: Project, app: App) -> None:
     assert standing(app, made.id) == ("finished", {"sent": 12})
 
 
-def test_cancelling_ends_it_for_good(shop: Project, app: App) -> None:
+def cancelled(shop: Project, app: App) -> Broadcast:
+    """A broadcast to twelve people, frozen and then cancelled before any was sent."""
     shop.people(app, 12)
     shop.pass_time(DAY_AND_HOUR)
     made = planned(app)
-    with SyncGraph() as graph:
-        worker.tick(app, graph, threading.Event())
+    tick(app)
     with app.store.begin() as tx:
         broadcasts.cancel(tx, made.id, who="ann", now=app.clock())
+    return made
+
+
+def tick(app: App) -> None:
+    with SyncGraph() as graph:
+        worker.tick(app, graph, threading.Event())
+
+
+def test_cancelling_ends_it_for_good(shop: Project, app: App) -> None:
+    made = cancelled(shop, app)
     work(app)
     assert standing(app, made.id) == ("cancelled", {"skipped": 12})
     assert tokens_in(app, "available") == 12
@@ -309,14 +319,8 @@ def test_a_cancelled_one_is_swept_to_its_end_in_a_tick(
     monkeypatch.setattr(broadcasts, "ROWS", 2)
     monkeypatch.setattr(broadcasts, "CHUNKS", 2)
     monkeypatch.setattr(broadcasts, "MEMBERS_A_CHUNK", 2)
-    shop.people(app, 12)
-    shop.pass_time(DAY_AND_HOUR)
-    made = planned(app)
-    with SyncGraph() as graph:
-        worker.tick(app, graph, threading.Event())
-        with app.store.begin() as tx:
-            broadcasts.cancel(tx, made.id, who="ann", now=app.clock())
-        worker.tick(app, graph, threading.Event())
+    made = cancelled(shop, app)
+    tick(app)
     assert standing(app, made.id) == ("cancelled", {"skipped": 12})
     with app.store.read() as tx:
         assert not broadcasts.anything_to_end(tx)

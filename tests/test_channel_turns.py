@@ -505,14 +505,19 @@ async def test_a_follow_up_is_a_step_of_the_story_before_the_next_turn(air: OnAi
     assert shape(await air.events("7007")).count(("bot", "It is back!")) == 1
 
 
-async def test_what_a_colleague_wrote_is_told_and_is_no_step_of_a_story(air: OnAir) -> None:
+async def in_a_form(air: OnAir) -> int:
+    """Somebody has a form open; how many events the conversation has by then."""
     air.person()
     air.topic()
     air.bot.events = [ActiveLoop("feedback_form")]
     await air.deliver(message("7007", "hello"))
     await air.quiet()
     air.bot.events = []
-    before = len(await air.events("7007"))
+    return len(await air.events("7007"))
+
+
+async def test_what_a_colleague_wrote_is_told_and_is_no_step_of_a_story(air: OnAir) -> None:
+    before = await in_a_form(air)
     sent_outside(air, "7007", "This is Mia. Shall I call you?", "cli:1", by_hand=True)
     await air.deliver(message("7007", "yes"))
     await air.quiet()
@@ -537,13 +542,7 @@ async def test_a_follow_up_is_noted_once_even_after_a_crash_in_between(air: OnAi
 
 
 async def test_a_follow_up_leaves_an_open_form_first(air: OnAir) -> None:
-    air.person()
-    air.topic()
-    air.bot.events = [ActiveLoop("feedback_form")]
-    await air.deliver(message("7007", "hello"))
-    await air.quiet()
-    air.bot.events = []
-    before = len(await air.events("7007"))
+    before = await in_a_form(air)
     sent_outside(air, "7007", "It is back!", "cli:1")
     await air.deliver(message("7007", "yes"))
     await air.quiet()
