@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from otn.messages import is_audio_or_video
-from otn.policy import MEDIA_PER_SECOND
 from otn.store import Store, Tx, rates
 from otn.store.writer import GroupWriter
 
@@ -27,14 +25,14 @@ class Debits:
     def __init__(self, store: Store, writer: GroupWriter, per_second: float) -> None:
         self._store = store
         self._writer = writer
-        self._per_second = {rates.MESSAGES: per_second, rates.MEDIA: min(MEDIA_PER_SECOND, per_second)}
+        self._per_second = per_second
         self._sent: Counter[tuple[str, str]] = Counter()
         self._something = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
     def count(self, page_id: str, message: Mapping[str, Any]) -> None:
         """A message is being sent."""
-        self._sent[page_id, rates.MEDIA if is_audio_or_video(message) else rates.MESSAGES] += 1
+        self._sent[page_id, rates.kind_of(message)] += 1
         self._something.set()
 
     def start(self) -> None:
@@ -68,7 +66,7 @@ class Debits:
     async def _debit(self, sent: Counter[tuple[str, str]]) -> None:
         def take(tx: Tx) -> None:
             for (page_id, kind), number in sorted(sent.items()):
-                rates.take(tx, page_id, kind, number, self._per_second[kind])
+                rates.take(tx, page_id, kind, number, rates.aim(kind, self._per_second))
 
         def take_alone() -> None:
             with self._store.begin() as tx:

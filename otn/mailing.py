@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Protocol, TypeVar
 from uuid import uuid4
 
@@ -26,9 +26,9 @@ from otn.errors import InvalidMove, Refused, SendError, StoreUnavailable, Unreac
 from otn.graph.aio import AsyncGraph
 from otn.graph.protocol import Sent, build_send
 from otn.models import Attempt, DeliveryState
+from otn.pacing import AT_ONCE, LEAD, Permits, Rate, elapsed, in_time
 from otn.store import Tx, chunks, rates
 from otn.store.engine import LOOK_SECONDS
-from otn.store.rates import Slot
 from otn.store.writer import GroupWriter
 
 T = TypeVar("T")
@@ -41,8 +41,6 @@ SETTLE_TRIES = (
 )
 LAPSE = timedelta(seconds=LEASE_SECONDS)
 RENEWAL = LEASE_SECONDS / 4  # between renewals of a chunk's lease while waiting for permits
-LATE = 0.01  # seconds after its place among the Page's messages at which one takes a new place,
-PLACES = 5  # but not for ever: a machine that is always late sends fewer than it may anyway
 LARGEST_GROUP = 3  # steps of lanes in a transaction, and
 BREATH = 2 * LOOK_SECONDS  # seconds after it: conversations write too, and come first
 LOOK = 0.25  # seconds between looks whether to stop, while waiting
@@ -145,14 +143,14 @@ class _Mailing:
 
     async def _lane(self, job: Job, left: _Left) -> None:
         while not self._stop.is_set() and (number := left.take(self._pace.batch)):
-            if self._graph_is_down or (slot := await self._permitted(job, number)) is None:
+            if self._graph_is_down or (permits := await self._permitted(job, number)) is None:
                 return
-            began = _elapsed()  # before it is recorded: a pause between the two counts as well
+            began = elapsed()  # before it is recorded: a pause between the two counts as well
             batch = await self._begin(job, number)
             if unused := number - len(batch.attempts):
-                await self._give_back(job, unused, slot)
+                await self._give_back(job, permits, unused)
             if batch.attempts:
-                await self._record(job, batch, await self._post_all(job, batch, began))
+                await self._record(job, batch, await self._post_all(job, batch, permits, began))
             if not batch.taken:
                 return
 
@@ -165,23 +163,19 @@ class _Mailing:
                 continue
         return batches.NOTHING
 
-    async def _post_all(self, job: Job, batch: Batch, began: float) -> list[Result]:
-        """POST them, evenly over the time that was permitted for them."""
-        gap = 1 / self._rate(job)[1] if self._pace.per_second else 0.0
-        posts = (self._post(attempt, began, number * gap) for number, attempt in enumerate(batch.attempts))
-        outcomes = await asyncio.gather(*posts)
-        self._posted += len(outcomes)
+    async def _post_all(self, job: Job, batch: Batch, permits: Permits, began: float) -> list[Result]:
+        """POST each at a moment that is permitted, as far as there are such moments before it is too late."""
+        posts = list[asyncio.Task[Sent | SendError]]()
+        async for _ in self._moments(job, permits, len(batch.attempts), began + LATEST_START):
+            posts.append(asyncio.create_task(self._post(batch.attempts[len(posts)])))
+        outcomes: list[Sent | SendError] = await asyncio.gather(*posts)
+        self._posted += len(posts)
+        outcomes += [_kept() for _ in batch.attempts[len(posts) :]]
         # Nobody gets through: the next tick tries again, rather than all that wait one after the other.
         self._graph_is_down |= all(isinstance(outcome, Unreachable) for outcome in outcomes)
         return list(zip(batch.attempts, outcomes, strict=True))
 
-    async def _post(self, attempt: Attempt, began: float, delay: float) -> Sent | SendError:
-        if delay:
-            await asyncio.sleep(delay)
-        if self._pace.per_second:
-            await _distance.keep(attempt.page_id, 1 / self._pace.per_second)
-        if _elapsed() - began > LATEST_START:
-            return Unreachable("this process stood still for too long; nothing was sent")
+    async def _post(self, attempt: Attempt) -> Sent | SendError:
         request = build_send(
             self._app.graph_config(attempt.page_id),
             recipient=attempt.recipient,
@@ -234,19 +228,45 @@ class _Mailing:
 
     # --- the Page's rate ---
 
-    def _rate(self, job: Job) -> tuple[str, float]:
-        return rates.limit_of(job.broadcast.message, self._pace.per_second or 0.0)
+    def _rate(self, job: Job) -> Rate | None:
+        """None: as fast as it goes."""
+        if self._pace.per_second is None:
+            return None
+        kind = rates.kind_of(job.broadcast.message)
+        return Rate(page_id=job.chunk.page_id, kind=kind, per_second=rates.aim(kind, self._pace.per_second))
 
-    async def _permitted(self, job: Job, number: int) -> Slot | None:
+    async def _permitted(self, job: Job, number: int) -> Permits | None:
         """Wait for the Page's rate; None if told to stop meanwhile, or if the chunk is not ours any more."""
-        if not self._pace.per_second:
-            return Slot(wait=0.0, end=0.0)
-        kind, per_second = self._rate(job)
-        slot = await self._write(lambda tx: rates.reserve(tx, job.chunk.page_id, kind, number, per_second))
-        if await self._wait(job, slot.wait):
-            return slot
-        await self._give_back(job, number, slot)
+        permits = await self._reserve(job, number)
+        if await self._wait(job, permits.first - LEAD - elapsed()):
+            return permits
+        await self._give_back(job, permits, number)
         return None
+
+    async def _moments(self, job: Job, permits: Permits, number: int, deadline: float) -> AsyncIterator[None]:
+        """Give the word `number` times, each at a moment at which the Page may send; fewer once it is too late."""
+
+        async def again(missed: int) -> Permits | None:
+            if self._stop.is_set():
+                return None
+            try:
+                found = await self._reserve(job, missed)
+            except StoreUnavailable:  # what has left must be settled all the same
+                return None
+            if found.last < deadline:
+                return found
+            await self._give_back(job, found, missed)
+            return None
+
+        async for _ in in_time(permits, number, again):
+            if elapsed() > deadline:
+                return
+            yield
+
+    async def _reserve(self, job: Job, number: int) -> Permits:
+        if (rate := self._rate(job)) is None:
+            return AT_ONCE
+        return await self._write(partial(rate.reserve, number=number))
 
     async def _wait(self, job: Job, seconds: float) -> bool:
         """Wait, and keep the chunk: where few messages a second may leave, others' permits can take minutes."""
@@ -260,11 +280,10 @@ class _Mailing:
                     return False
         return not self._stop.is_set()
 
-    async def _give_back(self, job: Job, number: int, slot: Slot) -> None:
-        if self._pace.per_second:
-            kind, per_second = self._rate(job)
-            page_id = job.chunk.page_id
-            await self._write(lambda tx: rates.give_back(tx, page_id, kind, number, per_second, slot.end))
+    async def _give_back(self, job: Job, permits: Permits, number: int) -> None:
+        if (rate := self._rate(job)) is not None:
+            with suppress(StoreUnavailable):  # no reason to stop: the Page only waits for nobody once
+                await self._write(lambda tx: rate.give_back(tx, permits, number))
 
     async def _write(self, fn: Callable[[Tx], T]) -> T:
         if self._writer is not None:
@@ -285,38 +304,8 @@ class _Mailing:
             return fn(tx)
 
 
-def _elapsed() -> float:
-    """Seconds on a clock that nobody sets, and that goes on where the system has one while the machine sleeps."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-class _Distance:
-    """When a Page's next POST may leave this process; its senders are threads, each with a loop of its own."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._free_at: dict[str, float] = {}
-
-    async def keep(self, page_id: str, gap: float) -> None:
-        """Wait for a place, `gap` seconds after the last one.
-
-        After a standstill of this process many are woken at once, behind their places: all of them together would be
-        more in a second than Meta allows, so each takes a new place.
-        """
-        for _ in range(PLACES):
-            place = self._take(page_id, gap)
-            await asyncio.sleep(max(0.0, place - _elapsed()))
-            if _elapsed() <= place + LATE:
-                return
-
-    def _take(self, page_id: str, gap: float) -> float:
-        with self._lock:
-            place = max(_elapsed(), self._free_at.get(page_id, 0.0))
-            self._free_at[page_id] = place + gap
-            return place
-
-
-_distance = _Distance()
+def _kept() -> Unreachable:
+    return Unreachable("this process or the database stood still for too long; nothing was sent")
 
 
 class _Left:

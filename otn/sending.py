@@ -146,7 +146,8 @@ def _debit(app: App, attempt: Attempt) -> None:
 
     In a transaction of its own: who holds the Page's row makes every sender wait.
     """
-    kind, per_second = rates.limit_of(attempt.message, app.settings.sends_per_second)
+    kind = rates.kind_of(attempt.message)
+    per_second = rates.aim(kind, app.settings.sends_per_second)
     try:
         with app.store.begin() as tx:
             rates.take(tx, attempt.page_id, kind, 1, per_second)

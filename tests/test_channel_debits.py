@@ -10,6 +10,7 @@ from on_air import PAGE, message, on_air
 
 from channels.debits import Debits
 from otn import messages
+from otn.policy import MEDIA_PER_SECOND
 from otn.store import Store, rates
 from otn.store.writer import GroupWriter
 
@@ -56,7 +57,7 @@ async def debit(store: Store, *sent: messages.Message, page_id: str = PAGE, per_
 async def test_audio_and_video_have_a_limit_of_their_own(store: Store) -> None:
     sound, film = (messages.attachment(kind, "https://cdn.example/1") for kind in ("audio", "video"))
     await debit(store, *[sound, film] * 20, messages.attachment("image", "https://cdn.example/1.jpg"))
-    assert 3 < wait(store, rates.MEDIA) <= 4, "forty at ten a second"
+    assert 3 < wait(store, rates.MEDIA) <= 40 / MEDIA_PER_SECOND
     assert wait(store) < 1
     assert wait(store, page_id="another page") == 0
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,11 @@ from cli import forget_environment
 from simulated import Project, project
 from test_broadcasts import DAY_AND_HOUR, planned, standing, tokens_in, work
 
-from otn import batches, broadcasts, mailing, worker
+from otn import batches, broadcasts, mailing, pacing, worker
 from otn.app import App
 from otn.graph.sync import SyncGraph
 from otn.models import Broadcast
-from otn.store import rates
+from otn.store import Tx, rates
 from otn.store.schema import chunk
 from otn.store.writer import GroupWriter
 
@@ -27,8 +25,6 @@ from otn.store.writer import GroupWriter
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     forget_environment(monkeypatch)
-    # A test's clock is not its neighbour's: who is told to keep a distance from the other's messages waits for hours.
-    monkeypatch.setattr(mailing, "_distance", mailing._Distance())
     with project(tmp_path) as found:
         yield found
 
@@ -37,6 +33,22 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
 def app(shop: Project) -> Iterator[App]:
     with shop.opened() as found:
         yield found
+
+
+StandStill = Callable[[float], None]
+
+
+@pytest.fixture
+def stand_still(monkeypatch: pytest.MonkeyPatch) -> StandStill:
+    """Lets seconds pass by the clock that the sender's moments are on."""
+    passed, elapsed = [0.0], pacing.elapsed
+    for module in (pacing, mailing):
+        monkeypatch.setattr(module, "elapsed", lambda: elapsed() + passed[0])
+
+    def stand_still(seconds: float) -> None:
+        passed[0] += seconds
+
+    return stand_still
 
 
 def frozen(shop: Project, app: App, people: int) -> Broadcast:
@@ -51,18 +63,17 @@ def frozen(shop: Project, app: App, people: int) -> Broadcast:
 
 
 def test_who_stood_still_before_the_first_byte_sends_nothing(
-    shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
+    shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = frozen(shop, app, 2)
-    elapsed, real = [0.0], batches.begin
+    real = batches.begin
 
     def begin_and_stand_still(*arguments: Any) -> Any:
         begun = real(*arguments)
-        elapsed[0] += mailing.LATEST_START + 1
+        stand_still(mailing.LATEST_START + 1)
         return begun
 
     with monkeypatch.context() as patch:
-        patch.setattr(mailing, "_elapsed", lambda: elapsed[0])
         patch.setattr(batches, "begin", begin_and_stand_still)
         worker.send(app, threading.Event())
     assert shop.heard("7000") == []
@@ -94,33 +105,46 @@ def test_what_is_decided_is_true_when_it_is_written(
     assert decided[0] < timedelta(seconds=30)
 
 
-async def test_after_a_standstill_messages_leave_one_by_one_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
+def test_who_missed_the_moments_asks_for_others(
+    shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now, left = [100.0], list[float]()
-    yield_ = asyncio.sleep
+    """At the old ones others would be sending beside it."""
+    made = frozen(shop, app, 3)
+    permitted, reserve, begin = list[int](), rates.reserve, batches.begin
 
-    async def sleep(seconds: float) -> None:
-        until = now[0] + seconds
-        while now[0] < until:
-            await yield_(0)
+    def reserve_and_count(*arguments: Any) -> rates.Slot:
+        permitted.append(arguments[3])
+        return reserve(*arguments)
 
-    async def leave() -> None:
-        await distance.keep("1001", 0.02)
-        left.append(now[0])
+    def begin_and_stand_still(*arguments: Any) -> batches.Batch:
+        begun = begin(*arguments)
+        stand_still(1.0)
+        return begun
 
-    monkeypatch.setattr(mailing, "_elapsed", lambda: now[0])
-    monkeypatch.setattr(mailing.asyncio, "sleep", sleep)
-    distance = mailing._Distance()
-    leaving = [asyncio.create_task(leave()) for _ in range(20)]
-    for milliseconds in (*[1] * 50, 150, *[1] * 500):
-        now[0] += milliseconds / 1000
-        for _ in range(5):
-            await yield_(0)
-    await asyncio.gather(*leaving)
-    gaps = [after - before for before, after in itertools.pairwise(left)]
-    assert len(left) == 20
-    assert min(gaps) >= 0.02 - mailing.LATE - 0.002
+    monkeypatch.setattr(rates, "reserve", reserve_and_count)
+    monkeypatch.setattr(batches, "begin", begin_and_stand_still)
+    worker.send(app, threading.Event())
+    assert permitted == [3, 3]
+    assert standing(app, made.id)[1] == {"sent": 3}
+
+
+def test_who_missed_the_moments_while_others_send_for_long_sends_nothing(
+    shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it may be under way when its lease runs out."""
+    made = frozen(shop, app, 2)
+    begin = batches.begin
+
+    def begin_and_stand_still(tx: Tx, *arguments: Any) -> batches.Batch:
+        begun = begin(tx, *arguments)
+        rates.take(tx, shop.page_id, rates.MESSAGES, int(mailing.LATEST_START), 1.0)
+        stand_still(1.0)
+        return begun
+
+    monkeypatch.setattr(batches, "begin", begin_and_stand_still)
+    worker.send(app, threading.Event())
+    assert shop.heard("7000") == []
+    assert standing(app, made.id) == ("running", {"queued": 2})
 
 
 def waiting(app: App, shop: Project, monkeypatch: pytest.MonkeyPatch, meanwhile: Any) -> None:

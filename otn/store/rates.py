@@ -22,20 +22,24 @@ MESSAGES, MEDIA = "messages", "media"
 _THIS = (rate_bucket.c.page_id == sa.bindparam("page")) & (rate_bucket.c.kind == sa.bindparam("what"))
 _SECONDS = sa.bindparam("seconds", type_=sa.Float)
 _NOW = db_epoch()
+_SOONEST = _NOW + sa.bindparam("lead", type_=sa.Float)
 _TAKE = (
     rate_bucket.update()
     .where(_THIS)
-    .values(tat=sa.case((rate_bucket.c.tat < _NOW, _NOW), else_=rate_bucket.c.tat) + _SECONDS)
+    .values(tat=sa.case((rate_bucket.c.tat < _SOONEST, _SOONEST), else_=rate_bucket.c.tat) + _SECONDS)
 )
 _GIVE_BACK = rate_bucket.update().where(_THIS).values(tat=rate_bucket.c.tat - _SECONDS)
 _SLOT = sa.select(rate_bucket.c.tat, (rate_bucket.c.tat - _NOW).label("ahead")).where(_THIS)
 
 
-def limit_of(message: Mapping[str, Any], per_second: float) -> tuple[str, float]:
-    """Which of a Page's limits a message counts for, and how many a second that allows of the Page's `per_second`."""
-    return (
-        (MEDIA, min(MEDIA_PER_SECOND, per_second)) if is_audio_or_video(message) else (MESSAGES, per_second)
-    )
+def kind_of(message: Mapping[str, Any]) -> str:
+    """Which of a Page's limits a message counts for."""
+    return MEDIA if is_audio_or_video(message) else MESSAGES
+
+
+def aim(kind: str, per_second: float) -> float:
+    """How many of a kind we send a second, where the Page's messages are `per_second`."""
+    return min(MEDIA_PER_SECOND, per_second) if kind == MEDIA else per_second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +55,13 @@ def take(tx: Tx, page_id: str, kind: str, number: int, per_second: float) -> flo
     return reserve(tx, page_id, kind, number, per_second).wait
 
 
-def reserve(tx: Tx, page_id: str, kind: str, number: int, per_second: float) -> Slot:
-    """Permit so many messages, and give back afterwards what is not used.
+def reserve(tx: Tx, page_id: str, kind: str, number: int, per_second: float, lead: float = 0.0) -> Slot:
+    """Permit so many messages, the first in `lead` seconds at the soonest; give back afterwards what is not used.
 
     Nothing is saved up: a Page that was silent starts at the rate, so that no second has more than it.
     In a transaction of its own: who holds this row makes every other sender wait.
     """
-    values: dict[str, Any] = {"page": page_id, "what": kind, "seconds": number / per_second}
+    values: dict[str, Any] = {"page": page_id, "what": kind, "seconds": number / per_second, "lead": lead}
     if not tx.execute(_TAKE, values).rowcount:
         insert_if_new(tx, rate_bucket, {"page_id": page_id, "kind": kind, "tat": 0.0}, ["page_id", "kind"])
         tx.execute(_TAKE, values)
