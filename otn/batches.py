@@ -108,6 +108,12 @@ def keep(tx: Tx, job: Job) -> bool:
     return chunks.renew(tx, job.chunk.id, job.chunk.fence, LEASE_SECONDS)
 
 
+def goes_on(tx: Tx, job: Job, now: datetime) -> bool:
+    """Whether the broadcast still runs and the Page is not paused."""
+    _page, _refused, may_go_on = _standing(tx, job, now)
+    return may_go_on
+
+
 def begin(tx: Tx, vault: Vault, job: Job, limit: int, now: datetime) -> Batch:
     """Decide about the next deliveries of a chunk, reserve tokens, record them as `sending`.
 
@@ -115,9 +121,8 @@ def begin(tx: Tx, vault: Vault, job: Job, limit: int, now: datetime) -> Batch:
     """
     if not keep(tx, job):
         return NOTHING
-    page = pages.find(tx, job.chunk.page_id) or Page(page_id=job.chunk.page_id)
-    state, refused_in_a_row = broadcasts.standing(tx, job.broadcast.id)
-    if state is not BroadcastState.RUNNING or page_is_paused(page, now):
+    page, refused_in_a_row, may_go_on = _standing(tx, job, now)
+    if not may_go_on:
         return NOTHING
     claimed = deliveries.claim(tx, job.chunk.id, now, limit)
     queued = [each for each in claimed if each[0].state is DeliveryState.QUEUED]
@@ -163,6 +168,13 @@ def draw_conclusions(tx: Tx, job: Job, answers: Sequence[Answered], now: datetim
             return _halt(tx, job, f"Meta refused {EQUAL_REFUSALS} messages in a row alike: {answer}", now)
     broadcasts.note_refusals(tx, job.broadcast.id, streak)
     return None
+
+
+def _standing(tx: Tx, job: Job, now: datetime) -> tuple[Page, int, bool]:
+    """The Page, how many messages of the broadcast were refused in a row, and whether anything may leave now."""
+    page = pages.find(tx, job.chunk.page_id) or Page(page_id=job.chunk.page_id)
+    state, refused_in_a_row = broadcasts.standing(tx, job.broadcast.id)
+    return page, refused_in_a_row, state is BroadcastState.RUNNING and not page_is_paused(page, now)
 
 
 def _at_once(error: Refused) -> str | None:

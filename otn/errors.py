@@ -120,6 +120,14 @@ class Unreachable(SendError):
 
 
 @dataclass(eq=False)
+class Kept(Unreachable):
+    """We did not send it, for a reason of our own."""
+
+    def __str__(self) -> str:
+        return f"Not sent: {self.detail}"
+
+
+@dataclass(eq=False)
 class OutcomeUnknown(SendError):
     """The request may have been carried out; only an echo or the same token again can tell."""
 

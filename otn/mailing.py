@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,11 +22,11 @@ from otn import batches, delivery, metrics
 from otn.app import App
 from otn.batches import Answered, Batch, Job, Result
 from otn.delivery import LEASE_SECONDS
-from otn.errors import InvalidMove, Refused, SendError, StoreUnavailable, Unreachable
+from otn.errors import InvalidMove, Kept, Refused, SendError, StoreUnavailable, Unreachable
 from otn.graph.aio import AsyncGraph
 from otn.graph.protocol import Sent, build_send
 from otn.models import Attempt, DeliveryState
-from otn.pacing import AT_ONCE, LEAD, Permits, Rate, elapsed, in_time
+from otn.pacing import AT_ONCE, LEAD, Permits, Rate, elapsed, spread
 from otn.store import Tx, chunks, rates
 from otn.store.engine import LOOK_SECONDS
 from otn.store.writer import GroupWriter
@@ -44,6 +44,7 @@ RENEWAL = LEASE_SECONDS / 4  # between renewals of a chunk's lease while waiting
 LARGEST_GROUP = 3  # steps of lanes in a transaction, and
 BREATH = 2 * LOOK_SECONDS  # seconds after it: conversations write too, and come first
 LOOK = 0.25  # seconds between looks whether to stop, while waiting
+KEPT = Kept("there was no moment for it that was near enough; it is tried again")
 
 log = logging.getLogger(__name__)
 
@@ -165,17 +166,26 @@ class _Mailing:
 
     async def _post_all(self, job: Job, batch: Batch, permits: Permits, began: float) -> list[Result]:
         """POST each at a moment that is permitted, as far as there are such moments before it is too late."""
+        deadline = began + LATEST_START
         posts = list[asyncio.Task[Sent | SendError]]()
-        async for _ in self._moments(job, permits, len(batch.attempts), began + LATEST_START):
-            posts.append(asyncio.create_task(self._post(batch.attempts[len(posts)])))
-        outcomes: list[Sent | SendError] = await asyncio.gather(*posts)
-        self._posted += len(posts)
-        outcomes += [_kept() for _ in batch.attempts[len(posts) :]]
+
+        def post() -> None:
+            posts.append(asyncio.create_task(self._post(batch.attempts[len(posts)], deadline)))
+
+        with suppress(
+            StoreUnavailable
+        ):  # then there are no more moments; what has left is settled all the same
+            await spread(permits, len(batch.attempts), post, partial(self._permitted_again, job, deadline))
+        outcomes = [*await asyncio.gather(*posts), *(KEPT for _ in batch.attempts[len(posts) :])]
+        left = [outcome for outcome in outcomes if not isinstance(outcome, Kept)]
+        self._posted += len(left)
         # Nobody gets through: the next tick tries again, rather than all that wait one after the other.
-        self._graph_is_down |= all(isinstance(outcome, Unreachable) for outcome in outcomes)
+        self._graph_is_down |= bool(left) and all(isinstance(outcome, Unreachable) for outcome in left)
         return list(zip(batch.attempts, outcomes, strict=True))
 
-    async def _post(self, attempt: Attempt) -> Sent | SendError:
+    async def _post(self, attempt: Attempt, deadline: float) -> Sent | SendError:
+        if elapsed() > deadline:
+            return KEPT
         request = build_send(
             self._app.graph_config(attempt.page_id),
             recipient=attempt.recipient,
@@ -238,44 +248,32 @@ class _Mailing:
     async def _permitted(self, job: Job, number: int) -> Permits | None:
         """Wait for the Page's rate; None if told to stop meanwhile, or if the chunk is not ours any more."""
         permits = await self._reserve(job, number)
-        if await self._wait(job, permits.first - LEAD - elapsed()):
+        if await self._wait(job, permits.first - LEAD):
             return permits
         await self._give_back(job, permits, number)
         return None
 
-    async def _moments(self, job: Job, permits: Permits, number: int, deadline: float) -> AsyncIterator[None]:
-        """Give the word `number` times, each at a moment at which the Page may send; fewer once it is too late."""
-
-        async def again(missed: int) -> Permits | None:
-            if self._stop.is_set():
-                return None
-            try:
-                found = await self._reserve(job, missed)
-            except StoreUnavailable:  # what has left must be settled all the same
-                return None
-            if found.last < deadline:
-                return found
-            await self._give_back(job, found, missed)
-            return None
-
-        async for _ in in_time(permits, number, again):
-            if elapsed() > deadline:
-                return
-            yield
+    async def _permitted_again(self, job: Job, deadline: float, missed: int) -> Permits | None:
+        """Wait once more, for what is recorded already; None if it may not leave any more by then."""
+        permits = await self._reserve(job, missed)
+        near = permits.last < deadline and await self._wait(job, permits.first - LEAD)
+        if near and await self._read(lambda tx: batches.goes_on(tx, job, self._app.clock())):
+            return permits
+        await self._give_back(job, permits, missed)
+        return None
 
     async def _reserve(self, job: Job, number: int) -> Permits:
         if (rate := self._rate(job)) is None:
             return AT_ONCE
         return await self._write(partial(rate.reserve, number=number))
 
-    async def _wait(self, job: Job, seconds: float) -> bool:
+    async def _wait(self, job: Job, until: float) -> bool:
         """Wait, and keep the chunk: where few messages a second may leave, others' permits can take minutes."""
-        renewed = seconds
-        while seconds > 0 and not self._stop.is_set():
+        renew_at = elapsed() + RENEWAL
+        while (seconds := until - elapsed()) > 0 and not self._stop.is_set():
             await asyncio.sleep(min(seconds, LOOK))
-            seconds -= LOOK
-            if renewed - seconds >= RENEWAL:
-                renewed = seconds
+            if elapsed() >= renew_at:
+                renew_at = elapsed() + RENEWAL
                 if not await self._write(lambda tx: batches.keep(tx, job)):
                     return False
         return not self._stop.is_set()
@@ -302,10 +300,6 @@ class _Mailing:
     def _in_transaction(self, fn: Callable[[Tx], T]) -> T:
         with self._app.store.begin() as tx:
             return fn(tx)
-
-
-def _kept() -> Unreachable:
-    return Unreachable("this process or the database stood still for too long; nothing was sent")
 
 
 class _Left:

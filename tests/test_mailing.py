@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from cli import forget_environment
 from simulated import Project, project
 from test_broadcasts import DAY_AND_HOUR, planned, standing, tokens_in, work
@@ -18,7 +20,7 @@ from otn.app import App
 from otn.graph.sync import SyncGraph
 from otn.models import Broadcast
 from otn.store import Tx, rates
-from otn.store.schema import chunk
+from otn.store.schema import chunk, delivery
 from otn.store.writer import GroupWriter
 
 
@@ -105,46 +107,90 @@ def test_what_is_decided_is_true_when_it_is_written(
     assert decided[0] < timedelta(seconds=30)
 
 
-def test_who_missed_the_moments_asks_for_others(
-    shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At the old ones others would be sending beside it."""
-    made = frozen(shop, app, 3)
+def missed(
+    shop: Project, app: App, stand_still: StandStill, patch: pytest.MonkeyPatch, meanwhile: Any
+) -> list[int]:
+    """Send, but stand still for a second once a batch is recorded; how many were permitted at once, each time."""
     permitted, reserve, begin = list[int](), rates.reserve, batches.begin
 
     def reserve_and_count(*arguments: Any) -> rates.Slot:
         permitted.append(arguments[3])
         return reserve(*arguments)
 
-    def begin_and_stand_still(*arguments: Any) -> batches.Batch:
-        begun = begin(*arguments)
+    def begin_and_stand_still(tx: Tx, *arguments: Any) -> batches.Batch:
+        begun = begin(tx, *arguments)
+        meanwhile(tx)
         stand_still(1.0)
         return begun
 
-    monkeypatch.setattr(rates, "reserve", reserve_and_count)
-    monkeypatch.setattr(batches, "begin", begin_and_stand_still)
-    worker.send(app, threading.Event())
-    assert permitted == [3, 3]
+    with patch.context() as patched:
+        patched.setattr(rates, "reserve", reserve_and_count)
+        patched.setattr(batches, "begin", begin_and_stand_still)
+        worker.send(app, threading.Event())
+    return permitted
+
+
+def test_who_missed_the_moments_asks_for_others(
+    shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the old ones others would be sending beside it."""
+    made = frozen(shop, app, 3)
+    permitted = missed(shop, app, stand_still, monkeypatch, lambda _tx: None)
+    assert permitted[:2] == [3, 3]
     assert standing(app, made.id)[1] == {"sent": 3}
 
 
 def test_who_missed_the_moments_while_others_send_for_long_sends_nothing(
     shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of it may be under way when its lease runs out."""
+    """Nothing of it may be under way when its lease runs out. That Graph is at fault is not said."""
     made = frozen(shop, app, 2)
-    begin = batches.begin
 
-    def begin_and_stand_still(tx: Tx, *arguments: Any) -> batches.Batch:
-        begun = begin(tx, *arguments)
+    def others_send(tx: Tx) -> None:
         rates.take(tx, shop.page_id, rates.MESSAGES, int(mailing.LATEST_START), 1.0)
-        stand_still(1.0)
-        return begun
 
-    monkeypatch.setattr(batches, "begin", begin_and_stand_still)
-    worker.send(app, threading.Event())
+    missed(shop, app, stand_still, monkeypatch, others_send)
     assert shop.heard("7000") == []
     assert standing(app, made.id) == ("running", {"queued": 2})
+    assert errors_in(app) == {str(mailing.KEPT)}
+
+
+def test_a_pause_holds_for_who_missed_the_moments(
+    shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = frozen(shop, app, 2)
+
+    def pause(tx: Tx) -> None:
+        broadcasts.pause(tx, made.id, who="ann", now=app.clock())
+
+    missed(shop, app, stand_still, monkeypatch, pause)
+    assert shop.heard("7000") == []
+    assert standing(app, made.id) == ("paused", {"queued": 2})
+
+
+def test_one_that_is_kept_does_not_stop_the_others(
+    shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That nobody gets through to Graph would."""
+    made = frozen(shop, app, 2)
+    begin, kept = batches.begin, list[int]()
+
+    def begin_and_stand_still_once(*arguments: Any) -> batches.Batch:
+        begun = begin(*arguments)
+        if begun.attempts and not kept:
+            kept.append(begun.attempts[0].delivery_id)
+            stand_still(mailing.LATEST_START + 1)
+        return begun
+
+    monkeypatch.setattr(batches, "begin", begin_and_stand_still_once)
+    one_by_one = mailing.Pace(per_second=100.0, batch=1, lanes=1)
+    asyncio.run(mailing.send_due(app, threading.Event(), pace=one_by_one))
+    assert standing(app, made.id) == ("running", {"queued": 1, "sent": 1})
+
+
+def errors_in(app: App) -> set[str]:
+    with app.store.read() as tx:
+        return set(tx.execute(sa.select(delivery.c.error)).scalars())
 
 
 def waiting(app: App, shop: Project, monkeypatch: pytest.MonkeyPatch, meanwhile: Any) -> None:

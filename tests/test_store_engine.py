@@ -122,6 +122,15 @@ def test_who_waits_for_the_writer_s_place_gets_it_when_it_is_free_and_gives_up_a
             pass
 
 
+def test_a_server_that_takes_no_writes_for_a_while_is_unavailable(
+    postgresql_store: Store, now: datetime
+) -> None:
+    """As after a failover: what is said then must not be taken for a mistake of the event's or of ours."""
+    with pytest.raises(StoreUnavailable, match="read-only"), postgresql_store.begin() as tx:
+        tx.execute(sa.text("SET TRANSACTION READ ONLY"))
+        pages.ensure(tx, "1001", now)
+
+
 def test_a_database_that_cannot_be_reached_says_so_without_its_password(tmp_path: Path) -> None:
     gone = Store("postgresql+psycopg2://otn:hush@127.0.0.1:1/otn?connect_timeout=2")
     folder = Store(f"sqlite:///{tmp_path}")

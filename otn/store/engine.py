@@ -103,11 +103,20 @@ class Store:
             self._engine = None
 
 
+# InternalError: a server that takes no writes for the moment, or ended a transaction that stood still.
+DATABASE_TROUBLE = (
+    sa.exc.OperationalError,
+    sa.exc.InterfaceError,
+    sa.exc.InternalError,
+    sa.exc.TimeoutError,
+)
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as exc:
+    except DATABASE_TROUBLE as exc:
         raise StoreUnavailable(f"the database does not answer: {exc.__cause__ or exc}") from exc
     except sa.exc.DatabaseError as exc:
         if type(exc) is not sa.exc.DatabaseError:

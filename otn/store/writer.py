@@ -22,10 +22,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
-import sqlalchemy as sa
-
 from otn.errors import StoreUnavailable
-from otn.store.engine import Store, Tx, is_conflict
+from otn.store.engine import DATABASE_TROUBLE, Store, Tx, is_conflict
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -228,11 +226,8 @@ def _outcomes(tx: Tx, fn: _Work, items: list[Any]) -> list[Any]:
             raise _Conflict from exc
         if len(items) > 1:
             return [outcome for item in items for outcome in _outcomes(tx, fn, [item])]
-        return [_unavailable(exc) if isinstance(exc, _DATABASE_TROUBLE) else exc]
+        return [_unavailable(exc) if isinstance(exc, DATABASE_TROUBLE) else exc]
     return results
-
-
-_DATABASE_TROUBLE = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
 
 
 def _unavailable(cause: Exception) -> StoreUnavailable:
