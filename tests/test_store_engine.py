@@ -126,9 +126,14 @@ def test_a_server_that_takes_no_writes_for_a_while_is_unavailable(
     postgresql_store: Store, now: datetime
 ) -> None:
     """As after a failover: what is said then must not be taken for a mistake of the event's or of ours."""
-    with pytest.raises(StoreUnavailable, match="read-only"), postgresql_store.begin() as tx:
-        tx.execute(sa.text("SET TRANSACTION READ ONLY"))
-        pages.ensure(tx, "1001", now)
+
+    def write() -> None:
+        with postgresql_store.begin() as tx:
+            tx.execute(sa.text("SET TRANSACTION READ ONLY"))
+            pages.ensure(tx, "1001", now)
+
+    with pytest.raises(StoreUnavailable, match="read-only"):
+        write()
 
 
 def test_a_database_that_cannot_be_reached_says_so_without_its_password(tmp_path: Path) -> None:
