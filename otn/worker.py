@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from otn import broadcasts, mailing, metrics, sending
+from otn import mailing, metrics, scheduler, sending
 from otn.app import App
 from otn.errors import OtnError, StoreUnavailable
 from otn.intake import INBOX_KEPT
 from otn.models import Broadcast
 from otn.sending import Graph
-from otn.store import Tx, chunks, deliveries, inbox, tokens
-from otn.store import broadcasts as stored_broadcasts
+from otn.store import Tx, broadcasts, chunks, deliveries, inbox, tokens
 
 TICK = timedelta(seconds=2)  # between looks for something that is due
 HOUSEKEEPING = timedelta(minutes=1)  # between rounds of what is never urgent
@@ -94,16 +93,16 @@ def start_broadcasts(app: App) -> None:
     """Start those whose time has come."""
     now = app.clock()
     with app.store.read() as tx:
-        anything = bool(stored_broadcasts.due(tx, now, 1))
+        anything = bool(broadcasts.due(tx, now, 1))
     if anything:
         with app.store.begin() as tx:
-            log.info("broadcasts scheduled -> running or halted: %d", broadcasts.start_due(tx, now))
+            log.info("broadcasts scheduled -> running or halted: %d", scheduler.start_due(tx, now))
 
 
 def freeze_members(app: App, stop: Stop) -> bool:
     """Freeze some members of each broadcast that has started; whether any are left."""
     with app.store.read() as tx:
-        unfrozen = stored_broadcasts.running(tx, frozen=False)
+        unfrozen = broadcasts.running(tx, frozen=False)
     left = [planned for planned in unfrozen if not _freeze(app, planned, stop)]
     return bool(left) and not stop.is_set()
 
@@ -115,9 +114,9 @@ def _freeze(app: App, planned: Broadcast, stop: Stop) -> bool:
             return False
         now = app.clock()
         with app.store.read() as tx:
-            before, found, after = broadcasts.next_members(tx, planned, now)
+            before, found, after = scheduler.next_members(tx, planned, now)
         with app.store.begin() as tx:
-            if not broadcasts.freeze(tx, planned, before, found, after, now):
+            if not scheduler.freeze(tx, planned, before, found, after, now):
                 return True  # somebody else freezes it at this moment, or it was stopped
         if after is None:
             log.info("broadcast %d: all members are frozen", planned.id)
@@ -130,13 +129,13 @@ def finish_broadcasts(app: App, stop: Stop) -> None:
     """End those of which nothing is left to send, and empty the queues of cancelled ones."""
     now = app.clock()
     with app.store.read() as tx:
-        ending = broadcasts.anything_to_end(tx)
+        ending = scheduler.anything_to_end(tx)
     if ending:
         with app.store.begin() as tx:
-            broadcasts.finish(tx, now)
+            scheduler.finish(tx, now)
         for step, what, at_once in (
-            (broadcasts.sweep_cancelled, "deliveries -> cancelled", broadcasts.ROWS),
-            (broadcasts.close_cancelled, "chunks of cancelled broadcasts done", broadcasts.CHUNKS),
+            (scheduler.sweep_cancelled, "deliveries -> cancelled", scheduler.SWEEP),
+            (scheduler.close_cancelled, "chunks of cancelled broadcasts done", scheduler.CHUNKS),
         ):
             _in_batches(app, stop, functools.partial(step, now=now), what, at_once)
 

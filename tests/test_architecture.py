@@ -46,6 +46,7 @@ LAYERS = {
     "otn.privacy": USE_CASES,
     "otn.reactions": USE_CASES,
     "otn.remembering": USE_CASES,
+    "otn.scheduler": USE_CASES,
     "otn.cli": ENTRY,
     "otn.console": ENTRY,
     "otn.dev": ENTRY,

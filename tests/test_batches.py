@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import PAGE_ID, Make
 
-from otn import batches, broadcasts, mailing, privacy
+from otn import batches, broadcasts, mailing, privacy, scheduler
 from otn.batches import Answered, Job
 from otn.broadcasts import Plan, Timetable
 from otn.delivery import settle as settle_one
@@ -62,7 +62,7 @@ class Campaign:
             plan = Plan(topic=topic, message=text("It is back."), created_by="ann")
             self.id = broadcasts.create(tx, plan, self.now).id
             broadcasts.schedule(tx, self.id, Timetable(**timetable), who="ann", now=self.now)
-            broadcasts.start_due(tx, self.now)
+            scheduler.start_due(tx, self.now)
         self.freeze()
 
     @property
@@ -74,8 +74,8 @@ class Campaign:
         frozen = False
         while not frozen:
             with self.store.begin() as tx:
-                before, found, after = broadcasts.next_members(tx, self.planned, self.now)
-                assert broadcasts.freeze(tx, self.planned, before, found, after, self.now)
+                before, found, after = scheduler.next_members(tx, self.planned, self.now)
+                assert scheduler.freeze(tx, self.planned, before, found, after, self.now)
             frozen = after is None
 
     def take(self) -> Job:
@@ -112,8 +112,8 @@ class Campaign:
 
     def end(self) -> None:
         with self.store.begin() as tx:
-            broadcasts.finish(tx, self.now)
-            while broadcasts.sweep_cancelled(tx, self.now) or broadcasts.close_cancelled(tx, self.now):
+            scheduler.finish(tx, self.now)
+            while scheduler.sweep_cancelled(tx, self.now) or scheduler.close_cancelled(tx, self.now):
                 pass
 
     def is_due(self) -> bool:
@@ -183,18 +183,18 @@ def test_the_parts_of_a_cancelled_broadcast_end_a_few_a_transaction(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a million people there are 2,000 parts, and a webhook waits for each transaction."""
-    monkeypatch.setattr(broadcasts, "MEMBERS_A_CHUNK", 1)
+    monkeypatch.setattr(chunks, "MEMBERS_A_CHUNK", 1)
     with monkeypatch.context() as one_by_one:
-        one_by_one.setattr(broadcasts, "FREEZE", 1)
+        one_by_one.setattr(scheduler, "FREEZE", 1)
         playing = Campaign(make, *(f"70{number:02}" for number in range(5)))
-    monkeypatch.setattr(broadcasts, "CHUNKS", 2)
+    monkeypatch.setattr(scheduler, "CHUNKS", 2)
     job = playing.take()
     playing.begin(job, limit=1)  # by somebody who stands still: this part cannot end
     playing.release(job)
     with playing.store.begin() as tx:
         broadcasts.cancel(tx, playing.id, who="ann", now=playing.now)
-        broadcasts.sweep_cancelled(tx, playing.now)
-        assert [broadcasts.close_cancelled(tx, playing.now) for _ in range(3)] == [2, 2, 0]
+        scheduler.sweep_cancelled(tx, playing.now)
+        assert [scheduler.close_cancelled(tx, playing.now) for _ in range(3)] == [2, 2, 0]
         assert chunks.of_cancelled(tx) == [playing.id]
     playing.leases_run_out()
     playing.end()
@@ -286,8 +286,8 @@ def test_who_is_tried_again_does_not_get_a_chunk_alone(make: Make, monkeypatch: 
 
 def two_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> tuple[Campaign, Campaign]:
     """A broadcast of three parts, and one of two that came later."""
-    monkeypatch.setattr(broadcasts, "FREEZE", 1)
-    monkeypatch.setattr(broadcasts, "MEMBERS_A_CHUNK", 1)
+    monkeypatch.setattr(scheduler, "FREEZE", 1)
+    monkeypatch.setattr(chunks, "MEMBERS_A_CHUNK", 1)
     first = Campaign(make, "7001", "7002", "7003")
     second = Campaign(replace(make, now=make.now + HOUR), "8001", "8002", topic="news")
     first.now = second.now
@@ -348,13 +348,13 @@ def test_of_two_that_start_and_freeze_at_once_one_does(make: Make, at_once: Any)
         plan = Plan(topic="restock", message=text("Still here."), created_by="ann")
         made = broadcasts.create(tx, plan, playing.now)
         broadcasts.schedule(tx, made.id, Timetable(), who="ann", now=playing.now)
-    assert sum(at_once(*[lambda tx: broadcasts.start_due(tx, playing.now)] * 4)) == 1
+    assert sum(at_once(*[lambda tx: scheduler.start_due(tx, playing.now)] * 4)) == 1
     with playing.store.read() as tx:
         planned = stored.get(tx, made.id)
-        before, found, after = broadcasts.next_members(tx, planned, playing.now)
+        before, found, after = scheduler.next_members(tx, planned, playing.now)
 
     def freeze(tx: Any) -> bool:
-        return broadcasts.freeze(tx, planned, before, found, after, playing.now)
+        return scheduler.freeze(tx, planned, before, found, after, playing.now)
 
     assert sum(at_once(*[freeze] * 4)) == 1
     with playing.store.read() as tx:

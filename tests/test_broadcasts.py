@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from cli import forget_environment
 from simulated import TOPIC, Project, contact_id, project
 
-from otn import broadcasts, worker
+from otn import broadcasts, scheduler, worker
 from otn.app import App
 from otn.audience import Audience, Conditions
 from otn.broadcasts import Plan, Timetable
@@ -135,8 +135,8 @@ def test_those_whose_window_is_open_can_be_meant_too(shop: Project, app: App) ->
 def test_members_are_put_into_chunks_that_nobody_has_begun(
     shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broadcasts, "FREEZE", 2)
-    monkeypatch.setattr(broadcasts, "MEMBERS_A_CHUNK", 5)
+    monkeypatch.setattr(scheduler, "FREEZE", 2)
+    monkeypatch.setattr(chunks, "MEMBERS_A_CHUNK", 5)
     shop.people(app, 9, first=7001)
     shop.pass_time(DAY_AND_HOUR)
     made = planned(app)
@@ -145,8 +145,8 @@ def test_members_are_put_into_chunks_that_nobody_has_begun(
     def freeze_two() -> list[int]:
         with app.store.begin() as tx:
             running = stored.get(tx, made.id)
-            before, found, after = broadcasts.next_members(tx, running, app.clock())
-            assert broadcasts.freeze(tx, running, before, found, after, app.clock())
+            before, found, after = scheduler.next_members(tx, running, app.clock())
+            assert scheduler.freeze(tx, running, before, found, after, app.clock())
             return list(tx.execute(sa.select(chunk.c.size).order_by(chunk.c.id)).scalars())
 
     assert [freeze_two(), freeze_two(), freeze_two()] == [[2], [4], [4, 2]]
@@ -189,7 +189,7 @@ def test_who_cannot_be_sent_to_is_named_with_the_reason(shop: Project, app: App)
     shop.pass_time(DAY_AND_HOUR)
     made = planned(app)
     with app.store.begin() as tx:
-        broadcasts.start_due(tx, app.clock())
+        scheduler.start_due(tx, app.clock())
     with SyncGraph() as graph:
         worker.tick(app, graph, threading.Event())  # members are frozen, nothing is sent
     with app.store.begin() as tx:
@@ -277,7 +277,7 @@ def test_pausing_stops_it_and_resuming_goes_on(shop: Project, app: App) -> None:
     shop.pass_time(DAY_AND_HOUR)
     made = planned(app)
     with app.store.begin() as tx:
-        broadcasts.start_due(tx, app.clock())
+        scheduler.start_due(tx, app.clock())
         broadcasts.pause(tx, made.id, who="ann", now=app.clock())
     work(app)
     assert standing(app, made.id)[0] == "paused"
@@ -316,14 +316,14 @@ def test_cancelling_ends_it_for_good(shop: Project, app: App) -> None:
 def test_a_cancelled_one_is_swept_to_its_end_in_a_tick(
     shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broadcasts, "ROWS", 2)
-    monkeypatch.setattr(broadcasts, "CHUNKS", 2)
-    monkeypatch.setattr(broadcasts, "MEMBERS_A_CHUNK", 2)
+    monkeypatch.setattr(scheduler, "SWEEP", 2)
+    monkeypatch.setattr(scheduler, "CHUNKS", 2)
+    monkeypatch.setattr(chunks, "MEMBERS_A_CHUNK", 2)
     made = cancelled(shop, app)
     tick(app)
     assert standing(app, made.id) == ("cancelled", {"skipped": 12})
     with app.store.read() as tx:
-        assert not broadcasts.anything_to_end(tx)
+        assert not scheduler.anything_to_end(tx)
 
 
 def test_five_equal_refusals_in_a_row_halt_it(shop: Project, app: App) -> None:
@@ -401,7 +401,7 @@ def test_it_starts_at_its_time_once_and_not_if_too_late(shop: Project, app: App)
     assert standing(app, made.id)[0] == "halted"
     assert shop.heard("7001") == []
     with app.store.begin() as tx:
-        assert broadcasts.start_due(tx, app.clock()) == 0
+        assert scheduler.start_due(tx, app.clock()) == 0
         broadcasts.schedule(tx, made.id, Timetable(), who="ann", now=app.clock())
     work(app)
     assert standing(app, made.id) == ("finished", {"sent": 1})

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from otn import audience, broadcasts, delivery, estimates
+from otn import audience, broadcasts, delivery, estimates, scheduler
 from otn.audience import Audience, Conditions, Facts, left_out_by
 from otn.broadcasts import Plan, Timetable
 from otn.errors import NotFound
@@ -586,7 +586,7 @@ def test_what_is_given_after_the_freezing_began_is_not_meant(store: Store, make:
     broadcast = planned(store)
     with store.begin() as tx:
         broadcasts.schedule(tx, broadcast.id, Timetable(), who="ada", now=NOW)
-        assert broadcasts.start_due(tx, NOW) == 1
+        assert scheduler.start_due(tx, NOW) == 1
     make.token(make.out_of_window("late"), topic)
     assert counted(store, broadcast).would_send_by_token == 2
     with store.read() as tx:
@@ -662,10 +662,10 @@ def test_drift_sets_what_was_estimated_against_what_it_came_to(store: Store, mak
     with store.begin() as tx:
         assert estimates.drift(tx, broadcast) == []
         broadcasts.schedule(tx, broadcast.id, Timetable(), who="ada", now=NOW, estimate=kept)
-        broadcasts.start_due(tx, NOW)
+        scheduler.start_due(tx, NOW)
         begun = stored.get(tx, broadcast.id)
-        place, found, after = broadcasts.next_members(tx, begun, NOW)
-        assert broadcasts.freeze(tx, begun, place, found, after, NOW)
+        place, found, after = scheduler.next_members(tx, begun, NOW)
+        assert scheduler.freeze(tx, begun, place, found, after, NOW)
         became = {
             "pays": {"state": "sent", "route": "window"},
             "loses it": {"state": "skipped", "reason": "token_used"},

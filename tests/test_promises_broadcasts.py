@@ -23,7 +23,7 @@ from hypothesis.stateful import invariant, precondition, rule, run_state_machine
 from test_batches import settle
 from test_promises import HOUR, Flight, Promises, ends, faults, hurry, mostly, rarely, said, topic_names
 
-from otn import batches, broadcasts
+from otn import batches, broadcasts, scheduler
 from otn.audience import Audience
 from otn.batches import Job
 from otn.broadcasts import Plan, Timetable
@@ -125,10 +125,10 @@ class Broadcasts(Promises):
     @rule(dies=st.booleans())
     def a_tick_starts_and_ends(self, dies: bool) -> None:
         for step in (
-            broadcasts.start_due,
-            broadcasts.finish,
-            broadcasts.sweep_cancelled,
-            broadcasts.close_cancelled,
+            scheduler.start_due,
+            scheduler.finish,
+            scheduler.sweep_cancelled,
+            scheduler.close_cancelled,
         ):
             self._in_one(lambda tx, step=step: step(tx, self.now), dies)
 
@@ -147,7 +147,7 @@ class Broadcasts(Promises):
     def a_tick_looks_for_members(self) -> None:
         with self.store.read() as tx:
             for planned in stored.running(tx, frozen=False):
-                self.looks.append(Look(planned, *broadcasts.next_members(tx, planned, self.now)))
+                self.looks.append(Look(planned, *scheduler.next_members(tx, planned, self.now)))
 
     @precondition(lambda self: self.looks)
     @rule(data=st.data(), dies=st.booleans(), again=st.booleans())
@@ -156,7 +156,7 @@ class Broadcasts(Promises):
         look = data.draw(st.sampled_from(self.looks))
         for _ in range(1 + again):
             self._in_one(
-                lambda tx: broadcasts.freeze(tx, look.planned, look.before, look.found, look.after, self.now),
+                lambda tx: scheduler.freeze(tx, look.planned, look.before, look.found, look.after, self.now),
                 dies,
             )
         if not dies:
@@ -322,7 +322,7 @@ class Broadcasts(Promises):
         self.a_tick_looks_for_members()
         for look in self.looks:
             self._in_one(
-                lambda tx, look=look: broadcasts.freeze(  # type: ignore[misc]
+                lambda tx, look=look: scheduler.freeze(  # type: ignore[misc]
                     tx, look.planned, look.before, look.found, look.after, self.now
                 )
             )
@@ -349,8 +349,10 @@ def state_of(store: Store, broadcast_id: int) -> BroadcastState:
 
 @pytest.fixture(autouse=True)
 def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    for steps in ("FREEZE", "ROWS"):  # one person a transaction, so that there are several
-        monkeypatch.setattr(broadcasts, steps, 1)
+    # One person a transaction, so that there are several.
+    monkeypatch.setattr(broadcasts, "ROWS", 1)
+    monkeypatch.setattr(scheduler, "FREEZE", 1)
+    monkeypatch.setattr(scheduler, "SWEEP", 1)
 
 
 def play(fresh: Callable[[], Store], vault: Vault, examples: int) -> None:

@@ -14,10 +14,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
-from otn.models import BroadcastState, Chunk, DeliveryState, Route
+from otn.models import Broadcast, BroadcastState, Chunk, DeliveryState, Route
 from otn.store.engine import Tx, chosen, db_epoch
 from otn.store.schema import broadcast, chunk, delivery, page
 
+MEMBERS_A_CHUNK = (
+    500  # at most; enough for all lanes of a sender, whose last messages leave most of them idle
+)
 CHUNKS_A_LOOK = 10  # of a cancelled broadcast
 
 _COLUMNS = tuple(chunk.c[name] for name in Chunk.__dataclass_fields__)
@@ -50,23 +53,21 @@ def add(tx: Tx, *, broadcast_id: int, page_id: str, due_at: datetime, size: int)
     return int(added.inserted_primary_key[0])
 
 
-def unbegun(tx: Tx, *, broadcast_id: int, page_id: str, due_at: datetime | None, most: int) -> int | None:
-    """The newest chunk that nobody has begun and that holds `most` at most; nobody begins it before this commits.
+def with_room(
+    tx: Tx, planned: Broadcast, page_id: str, due_at: datetime, number: int, *, alone: bool = False
+) -> int:
+    """A chunk for so many who are due then: one that nobody has begun and that has room, else a new one.
 
-    `due_at`: only one that is due then; None: any.
+    `alone`: a new one in any case.
     """
-    query = (
-        sa.select(chunk.c.id)
-        .where(chunk.c.broadcast_id == broadcast_id, chunk.c.page_id == page_id)
-        .where(chunk.c.done_at.is_(None), chunk.c.fence == 0, chunk.c.size <= most)
-        .order_by(chunk.c.id.desc())
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    if due_at is not None:
-        query = query.where(chunk.c.due_at == due_at)
-    found: int | None = tx.execute(query).scalar_one_or_none()
-    return found
+    due_with_it = None if planned.at_local is None else due_at
+    most = MEMBERS_A_CHUNK - number
+    found = None
+    if not alone:
+        found = _unbegun(tx, broadcast_id=planned.id, page_id=page_id, due_at=due_with_it, most=most)
+    if found is not None:
+        return found
+    return add(tx, broadcast_id=planned.id, page_id=page_id, due_at=due_at, size=number)
 
 
 def set_size(tx: Tx, chunk_id: int) -> int:
@@ -292,6 +293,25 @@ def close_settled(tx: Tx, broadcast_id: int, now: datetime, limit: int) -> int:
     for chunk_id in found:
         close(tx, chunk_id, now)
     return len(found)
+
+
+def _unbegun(tx: Tx, *, broadcast_id: int, page_id: str, due_at: datetime | None, most: int) -> int | None:
+    """The newest chunk that nobody has begun and that holds `most` at most; nobody begins it before this commits.
+
+    `due_at`: only one that is due then; None: any.
+    """
+    query = (
+        sa.select(chunk.c.id)
+        .where(chunk.c.broadcast_id == broadcast_id, chunk.c.page_id == page_id)
+        .where(chunk.c.done_at.is_(None), chunk.c.fence == 0, chunk.c.size <= most)
+        .order_by(chunk.c.id.desc())
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    if due_at is not None:
+        query = query.where(chunk.c.due_at == due_at)
+    found: int | None = tx.execute(query).scalar_one_or_none()
+    return found
 
 
 def _is_open(counts: dict[str, int] | None) -> bool:
