@@ -31,7 +31,7 @@ from otn.models import (
     Route,
 )
 from otn.policy import Allow, Decision, Deny, Reason, choose_route, page_is_paused, pause_for
-from otn.store import Tx, broadcasts, chunks, contact_facts, deliveries, pages, tokens
+from otn.store import Tx, batches, broadcasts, chunks, contact_facts, deliveries, pages, tokens
 from otn.store.tokens import TokenRow
 from otn.vault import Vault
 
@@ -124,7 +124,7 @@ def begin(tx: Tx, vault: Vault, job: Job, limit: int, now: datetime) -> Batch:
     page, refused_in_a_row, may_go_on = _standing(tx, job, now)
     if not may_go_on:
         return NOTHING
-    claimed = deliveries.claim(tx, job.chunk.id, now, limit)
+    claimed = batches.claim(tx, job.chunk.id, now, limit)
     queued = [each for each in claimed if each[0].state is DeliveryState.QUEUED]
     decided = _decide_all(tx, vault, job, page, queued, now)
     _write(tx, decided, now)
@@ -141,9 +141,9 @@ def settle_together(tx: Tx, results: Sequence[Result], now: datetime) -> set[int
     together with others': whoever waits for one row must hold no other, or the two would wait in a circle.
     """
     sent = {attempt.delivery_id: (attempt, answer) for attempt, answer in results if isinstance(answer, Sent)}
-    free = deliveries.lock_free(tx, list(sent))
+    free = batches.lock_free(tx, list(sent))
     yes = [sent[each] for each in free]
-    deliveries.settle_all_sent(tx, [(attempt.delivery_id, answer.message_id) for attempt, answer in yes], now)
+    batches.settle_all_sent(tx, [(attempt.delivery_id, answer.message_id) for attempt, answer in yes], now)
     by_token = [attempt.delivery_id for attempt, _ in yes if attempt.route is Route.TOKEN]
     tokens.use_up_all(tx, by_token, now)
     return set(free)
@@ -264,9 +264,9 @@ def _start(
 def _write(tx: Tx, decided: _Decided, now: datetime) -> None:
     if decided.reserved and not tokens.reserve_all(tx, decided.reserved):
         raise InvalidMove("a permission was taken by somebody else at this moment; try again")
-    deliveries.start_all(tx, decided.starts, LEASE_SECONDS, now)
-    deliveries.skip_all(tx, decided.skips, now)
-    deliveries.postpone_all(tx, decided.later)
+    batches.start_all(tx, decided.starts, LEASE_SECONDS, now)
+    batches.skip_all(tx, decided.skips, now)
+    batches.postpone_all(tx, decided.later)
 
 
 def _again(

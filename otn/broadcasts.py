@@ -22,7 +22,7 @@ from otn.messages import fingerprint
 from otn.messages import problems as message_problems
 from otn.models import Broadcast, BroadcastState
 from otn.policy import Reason
-from otn.store import Store, Tx, audit, broadcasts, chunks, deliveries, topics
+from otn.store import Store, Tx, audit, batches, broadcasts, chunks, topics
 
 ROWS = 200  # a write transaction: more would make the webhook wait
 SKIP_IF_LATE = timedelta(
@@ -258,9 +258,9 @@ def retry(tx: Tx, broadcast_id: int, reasons: Collection[str], *, who: str, now:
     if planned.state not in (_S.FINISHED, _S.RUNNING, _S.PAUSED, _S.HALTED) or planned.frozen_at is None:
         raise InvalidMove(f"broadcast {broadcast_id} is {planned.state.value}: there is nothing to try again")
     total = 0
-    for page_id, delivery_ids in deliveries.to_retry(tx, broadcast_id, reasons, now, ROWS).items():
+    for page_id, delivery_ids in batches.to_retry(tx, broadcast_id, reasons, now, ROWS).items():
         chunk_id = chunks.with_room(tx, planned, page_id, now, len(delivery_ids))
-        deliveries.requeue(tx, delivery_ids, chunk_id)
+        batches.requeue(tx, delivery_ids, chunk_id)
         chunks.set_size(tx, chunk_id)
         total += len(delivery_ids)
     if total:

@@ -17,7 +17,7 @@ from otn.delivery import settle_as_sent
 from otn.events import Event, EventKind, opens_window, restore
 from otn.models import Contact, InboxState
 from otn.policy import BLOCKED, RESTRICTED, token_expiry, window_until
-from otn.store import Tx, audit, contacts, deliveries, inbox, keys, pages, requests, tokens, topics
+from otn.store import Tx, audit, contacts, deliveries, inbox, keys, pages, receipts, requests, tokens, topics
 from otn.store.contacts import Opening
 from otn.store.inbox import NewEvent
 from otn.store.tokens import NewToken
@@ -264,7 +264,7 @@ def _note_answers(tx: Tx, done: Sequence[tuple[Event, Contact]]) -> None:
     taps = [one for one in replies if one[0].quick_reply_payload is not None]
     taps += [one for one in done if one[0].kind is EventKind.POSTBACK]
     for column, answers in (("replied_at", replies), ("tapped_at", taps)):
-        deliveries.mark_answered(tx, column, [(contact.id, event.at) for event, contact in answers])
+        receipts.mark_answered(tx, column, [(contact.id, event.at) for event, contact in answers])
 
 
 def _settle_by_echo(tx: Tx, event: Event, contact: Contact, now: datetime) -> None:
@@ -280,12 +280,12 @@ def _settle_by_echo(tx: Tx, event: Event, contact: Contact, now: datetime) -> No
 def _note_read(tx: Tx, event: Event, contact: Contact, now: datetime) -> None:
     if event.watermark is not None:
         contacts.mark_read(tx, contact.id, event.watermark)
-        deliveries.mark_reached(tx, contact.id, "read_at", event.watermark, now)
+        receipts.mark_reached(tx, contact.id, "read_at", event.watermark, now)
 
 
 def _note_delivery(tx: Tx, event: Event, contact: Contact, now: datetime) -> None:
     if event.watermark is not None:
-        deliveries.mark_reached(tx, contact.id, "delivered_at", event.watermark, now)
+        receipts.mark_reached(tx, contact.id, "delivered_at", event.watermark, now)
 
 
 _EFFECTS: dict[EventKind, Callable[[Tx, Event, Contact, datetime], None]] = {

@@ -17,7 +17,7 @@ from otn.broadcasts import halt, lateness_allowed
 from otn.local_time import instant, zone_of
 from otn.models import Broadcast, BroadcastState, DeliveryState, Origin
 from otn.policy import Reason
-from otn.store import Tx, audit, broadcasts, chunks, deliveries, members, pages
+from otn.store import Tx, audit, batches, broadcasts, chunks, members, pages
 from otn.store.broadcasts import Cursor
 from otn.store.members import Member
 
@@ -118,7 +118,7 @@ def sweep_cancelled(tx: Tx, now: datetime) -> int:
             skipped := chunks.cancel(tx, broadcast_id, now, Reason.CANCELLED.value, SWEEP - done)
         ):
             done += skipped
-        for delivery_id in deliveries.lock_free(tx, chunks.in_doubt(tx, broadcast_id, SWEEP - done)):
+        for delivery_id in batches.lock_free(tx, chunks.in_doubt(tx, broadcast_id, SWEEP - done)):
             done += delivery.leave_unconfirmed(tx, delivery_id, now)
     return done
 
@@ -149,7 +149,7 @@ def _put_into_chunk(
             "reason": Reason.MISSED_TIME.value,
             "settled_at": now,
         }
-    deliveries.add_members(
+    batches.add_members(
         tx,
         [
             {

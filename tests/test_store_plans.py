@@ -22,6 +22,7 @@ from otn.store import (
     inbox,
     members,
     migrate,
+    receipts,
     reports,
     requests,
     tokens,
@@ -164,11 +165,11 @@ HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
     "what is on its way": ("ix_delivery_contact_id_state", lambda tx: deliveries.being_sent(tx, 10)),
     "a receipt": (
         "ix_delivery_contact_id_state",
-        lambda tx: deliveries.mark_reached(tx, 10, "read_at", NOW, NOW),
+        lambda tx: receipts.mark_reached(tx, 10, "read_at", NOW, NOW),
     ),
     "an answer": (
         "ix_delivery_contact_id_state",
-        lambda tx: deliveries.mark_answered(tx, "replied_at", [(10, NOW)]),
+        lambda tx: receipts.mark_answered(tx, "replied_at", [(10, NOW)]),
     ),
     "the same message elsewhere": (
         "ix_delivery_message_hash",

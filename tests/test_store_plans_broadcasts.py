@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from test_store_plans import plan_of
 
 from otn.models import BroadcastState, DeliveryState, TokenState
-from otn.store import Store, Tx, broadcasts, chunks, deliveries, members, migrate, tokens
+from otn.store import Store, Tx, batches, broadcasts, chunks, deliveries, members, migrate, tokens
 from otn.store.broadcasts import Cursor
 from otn.store.schema import broadcast, chunk, contact, delivery, otn_token, page, topic
 
@@ -168,12 +168,12 @@ HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
     "what is in a chunk": ("ix_delivery_chunk_id", lambda tx: chunks.count(tx, 30)),
     "the sums": ("ix_delivery_chunk_id", lambda tx: chunks.progress(tx, 1)),
     "a chunk given back": ("ix_delivery_chunk_id", lambda tx: chunks.release(tx, 30, 0, NOW, timedelta(0))),
-    "claim a batch": ("ix_delivery_chunk_id", lambda tx: deliveries.claim(tx, 30, NOW, 10)),
-    "start a batch": ("delivery", lambda tx: deliveries.start_all(tx, [START], 60, NOW)),
+    "claim a batch": ("ix_delivery_chunk_id", lambda tx: batches.claim(tx, 30, NOW, 10)),
+    "start a batch": ("delivery", lambda tx: batches.start_all(tx, [START], 60, NOW)),
     "tokens of a batch": ("ix_otn_token_of_", lambda tx: tokens.of_contacts(tx, [7_000, 8_000], [1])),
     "reserve a batch": ("otn_token", lambda tx: tokens.reserve_all(tx, [7_000, 8_000])),
-    "what nobody holds": ("delivery", lambda tx: deliveries.lock_free(tx, [7_000, 8_000])),
-    "record a yes": ("delivery", lambda tx: deliveries.settle_all_sent(tx, [(9_000, "m")], NOW)),
+    "what nobody holds": ("delivery", lambda tx: batches.lock_free(tx, [7_000, 8_000])),
+    "record a yes": ("delivery", lambda tx: batches.settle_all_sent(tx, [(9_000, "m")], NOW)),
     "spend a token": ("otn_token", lambda tx: tokens.use_up_all(tx, [9_000], NOW)),
     "the first members": (
         "ix_otn_token_available",
@@ -195,7 +195,7 @@ HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
         lambda tx: chunks.close_settled(tx, 1, NOW, 100),
     ),
     "what a cancelled one leaves in doubt": ("ix_delivery_", lambda tx: chunks.in_doubt(tx, 1, 500)),
-    "whom to try again": ("ix_delivery_", lambda tx: deliveries.to_retry(tx, 1, ["no_token"], NOW, 500)),
+    "whom to try again": ("ix_delivery_", lambda tx: batches.to_retry(tx, 1, ["no_token"], NOW, 500)),
 }
 WHOLE = (
     "SCAN delivery",
@@ -223,6 +223,6 @@ def test_what_a_broadcast_runs_goes_by_its_index(
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_a_batch_is_claimed_without_sorting(request: pytest.FixtureRequest, database: str) -> None:
     """Else each batch of ten would read the whole chunk first."""
-    plan = plan_of(request.getfixturevalue(f"big_{database}"), lambda tx: deliveries.claim(tx, 30, NOW, 10))
+    plan = plan_of(request.getfixturevalue(f"big_{database}"), lambda tx: batches.claim(tx, 30, NOW, 10))
     assert "TEMP B-TREE" not in plan, plan
     assert "Sort" not in plan, plan
