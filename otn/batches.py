@@ -15,7 +15,7 @@ from typing import Any
 from otn import delivery, placeholders
 from otn.broadcasts import halt
 from otn.delivery import LEASE_SECONDS, MESSAGING_TYPE
-from otn.errors import InvalidMove, Refusal, Refused, SendError
+from otn.errors import InvalidMove, Kept, Refusal, Refused, SendError
 from otn.graph.protocol import Sent, with_metadata
 from otn.local_time import quiet_ends_at, zone_of
 from otn.messages import problems
@@ -108,12 +108,6 @@ def keep(tx: Tx, job: Job) -> bool:
     return chunks.renew(tx, job.chunk.id, job.chunk.fence, LEASE_SECONDS)
 
 
-def goes_on(tx: Tx, job: Job, now: datetime) -> bool:
-    """Whether the broadcast still runs and the Page is not paused."""
-    _page, _refused, may_go_on = _standing(tx, job, now)
-    return may_go_on
-
-
 def begin(tx: Tx, vault: Vault, job: Job, limit: int, now: datetime) -> Batch:
     """Decide about the next deliveries of a chunk, reserve tokens, record them as `sending`.
 
@@ -121,8 +115,9 @@ def begin(tx: Tx, vault: Vault, job: Job, limit: int, now: datetime) -> Batch:
     """
     if not keep(tx, job):
         return NOTHING
-    page, refused_in_a_row, may_go_on = _standing(tx, job, now)
-    if not may_go_on:
+    page = pages.find(tx, job.chunk.page_id) or Page(page_id=job.chunk.page_id)
+    state, refused_in_a_row = broadcasts.standing(tx, job.broadcast.id)
+    if state is not BroadcastState.RUNNING or page_is_paused(page, now):
         return NOTHING
     claimed = batches.claim(tx, job.chunk.id, now, limit)
     queued = [each for each in claimed if each[0].state is DeliveryState.QUEUED]
@@ -134,19 +129,30 @@ def begin(tx: Tx, vault: Vault, job: Job, limit: int, now: datetime) -> Batch:
     return Batch(attempts=attempts, taken=len(claimed), follows_refusals=bool(refused_in_a_row))
 
 
-def settle_together(tx: Tx, results: Sequence[Result], now: datetime) -> set[int]:
-    """Record every yes of a batch, and give the ids of these deliveries. The rest is settled one by one.
+def settle_together(tx: Tx, results: Sequence[Result], now: datetime) -> dict[int, DeliveryState]:
+    """Record every yes of a batch and what did not leave; what became of these, by id. The rest is settled one by one.
 
     The rest are answers that touch a person or the Page, and messages whose echo is recorded at this moment, perhaps
     together with others': whoever waits for one row must hold no other, or the two would wait in a circle.
     """
-    sent = {attempt.delivery_id: (attempt, answer) for attempt, answer in results if isinstance(answer, Sent)}
-    free = batches.lock_free(tx, list(sent))
-    yes = [sent[each] for each in free]
+    ours = {attempt.delivery_id: (attempt, answer) for attempt, answer in results if _is_ours_alone(answer)}
+    settled = {}
+    yes: list[tuple[Attempt, Sent]] = []
+    for attempt, answer in (ours[each] for each in batches.lock_free(tx, list(ours))):
+        if isinstance(answer, Sent):
+            yes.append((attempt, answer))
+            settled[attempt.delivery_id] = DeliveryState.SENT
+        else:
+            kept = delivery.settle(tx, attempt, answer, now)
+            settled[attempt.delivery_id] = kept.delivery.state
     batches.settle_all_sent(tx, [(attempt.delivery_id, answer.message_id) for attempt, answer in yes], now)
     by_token = [attempt.delivery_id for attempt, _ in yes if attempt.route is Route.TOKEN]
     tokens.use_up_all(tx, by_token, now)
-    return set(free)
+    return settled
+
+
+def _is_ours_alone(answer: Sent | SendError) -> bool:
+    return isinstance(answer, Sent | Kept)
 
 
 def draw_conclusions(tx: Tx, job: Job, answers: Sequence[Answered], now: datetime) -> str | None:
@@ -168,13 +174,6 @@ def draw_conclusions(tx: Tx, job: Job, answers: Sequence[Answered], now: datetim
             return _halt(tx, job, f"Meta refused {EQUAL_REFUSALS} messages in a row alike: {answer}", now)
     broadcasts.note_refusals(tx, job.broadcast.id, streak)
     return None
-
-
-def _standing(tx: Tx, job: Job, now: datetime) -> tuple[Page, int, bool]:
-    """The Page, how many messages of the broadcast were refused in a row, and whether anything may leave now."""
-    page = pages.find(tx, job.chunk.page_id) or Page(page_id=job.chunk.page_id)
-    state, refused_in_a_row = broadcasts.standing(tx, job.broadcast.id)
-    return page, refused_in_a_row, state is BroadcastState.RUNNING and not page_is_paused(page, now)
 
 
 def _at_once(error: Refused) -> str | None:

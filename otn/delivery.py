@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from otn.errors import OutcomeUnknown, Refused, SendError, Unreachable
+from otn.errors import Kept, OutcomeUnknown, Refused, SendError, Unreachable
 from otn.graph.protocol import Sent, with_metadata
 from otn.messages import fingerprint
 from otn.models import (
@@ -385,8 +385,11 @@ def _settle_as(
     if reaction.fate is Fate.UNCONFIRMED and _proved_by_others(tx, current, error):
         settle_as_sent(tx, current.id, None, now)
         return Settled(delivery=deliveries.get(tx, current.id))
-    again_at = now if reaction.fate is Fate.DECIDE_AGAIN else now + reaction.wait if reaction.wait else None
+    wait = timedelta() if reaction.fate is Fate.DECIDE_AGAIN else reaction.wait
+    again_at = now + wait if wait is not None else None
     values = {**_error_values(error), "settled_at": now, "next_attempt_at": again_at}
+    if isinstance(error, Kept):
+        values["attempts"] = current.attempts - 1
     if reaction.fate is Fate.DECIDE_AGAIN:
         values["window_refused"] = True
         contacts.close_window(tx, current.contact_id, now, asked_at=current.sending_at)

@@ -121,7 +121,7 @@ class Unreachable(SendError):
 
 @dataclass(eq=False)
 class Kept(Unreachable):
-    """We did not send it, for a reason of our own."""
+    """We did not even try to send it, for a reason of our own: it is due as it was before."""
 
     def __str__(self) -> str:
         return f"Not sent: {self.detail}"

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from math import ceil
 from typing import Protocol, TypeVar
 from uuid import uuid4
 
@@ -26,7 +27,7 @@ from otn.errors import InvalidMove, Kept, Refused, SendError, StoreUnavailable, 
 from otn.graph.aio import AsyncGraph
 from otn.graph.protocol import Sent, build_send
 from otn.models import Attempt, DeliveryState
-from otn.pacing import AT_ONCE, LEAD, Permits, Rate, elapsed, spread
+from otn.pacing import AT_ONCE, DatabaseClock, Lead, Permits, Rate, elapsed, spread
 from otn.store import Tx, chunks, rates
 from otn.store.engine import LOOK_SECONDS
 from otn.store.writer import GroupWriter
@@ -44,7 +45,8 @@ RENEWAL = LEASE_SECONDS / 4  # between renewals of a chunk's lease while waiting
 LARGEST_GROUP = 3  # steps of lanes in a transaction, and
 BREATH = 2 * LOOK_SECONDS  # seconds after it: conversations write too, and come first
 LOOK = 0.25  # seconds between looks whether to stop, while waiting
-KEPT = Kept("there was no moment for it that was near enough; it is tried again")
+SPAN = 1.0  # seconds that the messages of a batch are apart, at most
+KEPT = Kept("this process or the database stood still when it was to leave")
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +99,7 @@ class _Mailing:
             if app.store.is_sqlite
             else None
         )
+        self._database_clock, self._lead = DatabaseClock(), Lead()
         self._posted = 0
         self._graph_is_down = False
 
@@ -143,17 +146,29 @@ class _Mailing:
         return await asyncio.gather(*(self._lane(job, left) for _ in range(lanes)), return_exceptions=True)
 
     async def _lane(self, job: Job, left: _Left) -> None:
-        while not self._stop.is_set() and (number := left.take(self._pace.batch)):
+        allowance = 1.0
+        while not self._stop.is_set() and (number := left.take(self._batch(job))):
             if self._graph_is_down or (permits := await self._permitted(job, number)) is None:
                 return
             began = elapsed()  # before it is recorded: a pause between the two counts as well
             batch = await self._begin(job, number)
+            self._lead.learn(elapsed() - began)
             if unused := number - len(batch.attempts):
                 await self._give_back(job, permits, unused)
             if batch.attempts:
-                await self._record(job, batch, await self._post_all(job, batch, permits, began))
+                results = await self._post_all(batch, permits, began, allowance)
+                await self._record(job, batch, results)
+                kept = sum(isinstance(outcome, Kept) for _, outcome in results)
+                left.put_back(kept)
+                # A machine that is always late sends fewer than it may anyway.
+                allowance = 2 * allowance if kept == len(results) else 1.0
             if not batch.taken:
                 return
+
+    def _batch(self, job: Job) -> int:
+        """How many at once: where few may leave in a second, fewer, for what is recorded is not called back."""
+        rate = self._rate(job)
+        return self._pace.batch if rate is None else min(self._pace.batch, ceil(rate.per_second * SPAN))
 
     async def _begin(self, job: Job, number: int) -> Batch:
         vault, clock = self._app.require_vault(), self._app.clock
@@ -164,18 +179,14 @@ class _Mailing:
                 continue
         return batches.NOTHING
 
-    async def _post_all(self, job: Job, batch: Batch, permits: Permits, began: float) -> list[Result]:
-        """POST each at a moment that is permitted, as far as there are such moments before it is too late."""
-        deadline = began + LATEST_START
+    async def _post_all(self, batch: Batch, permits: Permits, began: float, allowance: float) -> list[Result]:
+        """POST each at a moment that is permitted; what misses its moment is kept."""
         posts = list[asyncio.Task[Sent | SendError]]()
 
         def post() -> None:
-            posts.append(asyncio.create_task(self._post(batch.attempts[len(posts)], deadline)))
+            posts.append(asyncio.create_task(self._post(batch.attempts[len(posts)], began)))
 
-        with suppress(
-            StoreUnavailable
-        ):  # then there are no more moments; what has left is settled all the same
-            await spread(permits, len(batch.attempts), post, partial(self._permitted_again, job, deadline))
+        await spread(permits, len(batch.attempts), post, allowance)
         outcomes = [*await asyncio.gather(*posts), *(KEPT for _ in batch.attempts[len(posts) :])]
         left = [outcome for outcome in outcomes if not isinstance(outcome, Kept)]
         self._posted += len(left)
@@ -183,8 +194,8 @@ class _Mailing:
         self._graph_is_down |= bool(left) and all(isinstance(outcome, Unreachable) for outcome in left)
         return list(zip(batch.attempts, outcomes, strict=True))
 
-    async def _post(self, attempt: Attempt, deadline: float) -> Sent | SendError:
-        if elapsed() > deadline:
+    async def _post(self, attempt: Attempt, began: float) -> Sent | SendError:
+        if self._stop.is_set() or elapsed() - began > LATEST_START:
             return KEPT
         request = build_send(
             self._app.graph_config(attempt.page_id),
@@ -216,7 +227,7 @@ class _Mailing:
         return [
             (
                 answer,
-                DeliveryState.SENT
+                together[attempt.delivery_id]
                 if attempt.delivery_id in together
                 else await self._settle_one(attempt, answer),
             )
@@ -243,29 +254,21 @@ class _Mailing:
         if self._pace.per_second is None:
             return None
         kind = rates.kind_of(job.broadcast.message)
-        return Rate(page_id=job.chunk.page_id, kind=kind, per_second=rates.aim(kind, self._pace.per_second))
+        per_second = rates.aim(kind, self._pace.per_second)
+        return Rate(page_id=job.chunk.page_id, kind=kind, per_second=per_second, clock=self._database_clock)
 
     async def _permitted(self, job: Job, number: int) -> Permits | None:
         """Wait for the Page's rate; None if told to stop meanwhile, or if the chunk is not ours any more."""
         permits = await self._reserve(job, number)
-        if await self._wait(job, permits.first - LEAD):
+        if await self._wait(job, permits.first - self._lead.seconds):
             return permits
         await self._give_back(job, permits, number)
-        return None
-
-    async def _permitted_again(self, job: Job, deadline: float, missed: int) -> Permits | None:
-        """Wait once more, for what is recorded already; None if it may not leave any more by then."""
-        permits = await self._reserve(job, missed)
-        near = permits.last < deadline and await self._wait(job, permits.first - LEAD)
-        if near and await self._read(lambda tx: batches.goes_on(tx, job, self._app.clock())):
-            return permits
-        await self._give_back(job, permits, missed)
         return None
 
     async def _reserve(self, job: Job, number: int) -> Permits:
         if (rate := self._rate(job)) is None:
             return AT_ONCE
-        return await self._write(partial(rate.reserve, number=number))
+        return await self._write(partial(rate.reserve, number=number, lead=self._lead.seconds))
 
     async def _wait(self, job: Job, until: float) -> bool:
         """Wait, and keep the chunk: where few messages a second may leave, others' permits can take minutes."""
@@ -312,3 +315,6 @@ class _Left:
         taken = min(most, self.number)
         self.number -= taken
         return taken
+
+    def put_back(self, number: int) -> None:
+        self.number += number

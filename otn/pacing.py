@@ -1,22 +1,25 @@
 """When the messages of a broadcast may leave: at the moments the Page's rate permits, and at no other.
 
 The rate is one row that all workers share. A permit is a moment, not a right to catch up: what leaves later would leave
-beside the messages of those whose moment it is, and a second would have more than Meta allows. So whoever was kept
-(by a slow database, by a process that stood still) asks for other moments.
+beside the messages of those whose moment it is, and a second would have more than Meta allows. So whoever is late
+(a slow database, a process that stood still) does not send, and asks for another moment.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
 
 from otn.store import Tx, rates
 
-LEAD = 0.1  # seconds before its moment at which a message is recorded, so that it is in time
+# Seconds before its moment at which a message is recorded: twice as long as that took lately, and no longer, since a
+# kill in between leaves it in doubt.
+LEAST_LEAD, LONGEST_LEAD = 0.05, 1.0
 LATE = 0.01  # seconds after its moment that a message may leave; at 290 a second, 34 ms lie between us and Meta's 300
 
 
@@ -41,6 +44,21 @@ class Permits:
 AT_ONCE = Permits(number=10**9, first=0.0, gap=0.0, late=inf, end=0.0)
 
 
+class DatabaseClock:
+    """What the database's clock says, on `elapsed`'s.
+
+    An answer may be read late, by a thread that waits for its turn; the quickest of the last ones was not.
+    """
+
+    def __init__(self) -> None:
+        self._ahead: deque[float] = deque(maxlen=50)
+
+    def here(self, moment: float, now: float) -> float:
+        """A moment of the database's, which has just said `now`."""
+        self._ahead.append(elapsed() - now)
+        return moment + min(tuple(self._ahead))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
     """What a Page may send a second, of messages or of audio and video. Both functions want a transaction of their
@@ -49,13 +67,14 @@ class Rate:
     page_id: str
     kind: str
     per_second: float
+    clock: DatabaseClock
 
-    def reserve(self, tx: Tx, number: int) -> Permits:
-        """Permit so many messages."""
-        slot = rates.reserve(tx, self.page_id, self.kind, number, self.per_second, LEAD)
+    def reserve(self, tx: Tx, number: int, lead: float) -> Permits:
+        """Permit so many messages, the first in `lead` seconds at the soonest."""
+        slot = rates.reserve(tx, self.page_id, self.kind, number, self.per_second, lead)
         return Permits(
             number=number,
-            first=elapsed() + slot.wait,
+            first=self.clock.here(slot.first, slot.now),
             gap=1 / self.per_second,
             end=slot.end,
         )
@@ -65,29 +84,27 @@ class Rate:
         rates.give_back(tx, self.page_id, self.kind, number, self.per_second, permits.end)
 
 
-async def spread(
-    permits: Permits,
-    number: int,
-    go: Callable[[], object],
-    again: Callable[[int], Awaitable[Permits | None]],
-) -> None:
-    """Call `go` so many times, each at a permitted moment; `again(n)` permits n more for those that were missed.
+class Lead:
+    """How long before its moment a message is to be recorded, in seconds."""
 
-    Ends early if that gives None. With every round a message may leave twice as late as before: a machine that is
-    always late sends fewer than it may anyway.
+    def __init__(self) -> None:
+        self.seconds = LEAST_LEAD
+
+    def learn(self, took: float) -> None:
+        """From how long recording a batch took."""
+        wanted = min(LONGEST_LEAD, max(LEAST_LEAD, 2 * took))
+        self.seconds += (wanted - self.seconds) / 8
+
+
+async def spread(permits: Permits, number: int, go: Callable[[], object], allowance: float = 1.0) -> None:
+    """Call `go` at the first so many permitted moments, but for those that are missed.
+
+    `allowance`: so many times later than usual a message may leave.
     """
-    found: Permits | None = permits
-    allowance = 1
-    while found is not None:
-        for moment in islice(found.moments(), number):
-            await asyncio.sleep(max(0.0, moment - elapsed()))
-            if elapsed() <= moment + allowance * found.late:
-                number -= 1
-                go()
-        if not number:
-            return
-        found = await again(number)
-        allowance *= 2
+    for moment in islice(permits.moments(), number):
+        await asyncio.sleep(max(0.0, moment - elapsed()))
+        if elapsed() <= moment + allowance * permits.late:
+            go()
 
 
 def elapsed() -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from otn.errors import OutcomeUnknown, Refusal, Refused, SendError, Throttled, Unreachable
+from otn.errors import Kept, OutcomeUnknown, Refusal, Refused, SendError, Throttled, Unreachable
 from otn.events import WindowOpening
 from otn.models import AskingHistory, Contact, Page, Route, TokenCount, TokenState, Topic
 
@@ -302,10 +302,21 @@ def react(
     `doubtful`: an earlier attempt of this delivery may have arrived. `attempts` counts this one.
     `window_refused`: it was already decided again once.
     """
+    if isinstance(error, Kept):
+        return _as_before(route, doubtful)
     if route is Route.TOKEN:
         return _react_token(error, attempts, doubtful)
     # What a person wrote by hand was decided as outside the window already.
     return _react_psid(error, attempts, window_refused or route is Route.HUMAN_AGENT)
+
+
+def _as_before(route: Route, doubtful: bool) -> Reaction:
+    """We did not even try: it is due as it was."""
+    if route is not Route.TOKEN:
+        return Reaction(fate=Fate.RETRY, wait=timedelta())
+    if doubtful:
+        return Reaction(fate=Fate.UNKNOWN, token=TokenState.RESERVED, wait=timedelta())
+    return Reaction(fate=Fate.RETRY, token=TokenState.AVAILABLE, wait=timedelta())
 
 
 def _react_psid(error: SendError, attempts: int, window_refused: bool) -> Reaction:

@@ -440,11 +440,11 @@ def test_recording_answers_waits_for_no_echo(server: Make) -> None:
         assert deliveries.sent_by_echo(tx, person(tx, "7002"), second.wire_id)
         settle_as_sent(tx, second.delivery_id, "m_2", playing.now)
 
-        def settle_them() -> set[int]:
+        def settle_them() -> dict[int, DeliveryState]:
             with playing.store.begin() as other:
                 return batches.settle_together(other, [(first, YES), (second, YES)], playing.now)
 
-        assert at_the_same_time(settle_them) == {first.delivery_id}
+        assert at_the_same_time(settle_them) == {first.delivery_id: DeliveryState.SENT}
     playing.settle([(second, YES)])
     assert playing.counts() == {"sent": 2}
     assert playing.tokens() == ["used", "used"]

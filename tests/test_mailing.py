@@ -67,17 +67,18 @@ def frozen(shop: Project, app: App, people: int) -> Broadcast:
 def test_who_stood_still_before_the_first_byte_sends_nothing(
     shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = frozen(shop, app, 2)
+    made, stop = frozen(shop, app, 2), threading.Event()
     real = batches.begin
 
     def begin_and_stand_still(*arguments: Any) -> Any:
         begun = real(*arguments)
         stand_still(mailing.LATEST_START + 1)
+        stop.set()
         return begun
 
     with monkeypatch.context() as patch:
         patch.setattr(batches, "begin", begin_and_stand_still)
-        worker.send(app, threading.Event())
+        worker.send(app, stop)
     assert shop.heard("7000") == []
     assert standing(app, made.id) == ("running", {"queued": 2})
     assert tokens_in(app, "available") == 2
@@ -107,90 +108,61 @@ def test_what_is_decided_is_true_when_it_is_written(
     assert decided[0] < timedelta(seconds=30)
 
 
-def missed(
-    shop: Project, app: App, stand_still: StandStill, patch: pytest.MonkeyPatch, meanwhile: Any
-) -> list[int]:
-    """Send, but stand still for a second once a batch is recorded; how many were permitted at once, each time."""
+def test_who_missed_the_moments_asks_for_others(
+    shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the old ones others would be sending beside it. What did not leave is no try."""
+    made = frozen(shop, app, 3)
     permitted, reserve, begin = list[int](), rates.reserve, batches.begin
 
     def reserve_and_count(*arguments: Any) -> rates.Slot:
         permitted.append(arguments[3])
         return reserve(*arguments)
 
-    def begin_and_stand_still(tx: Tx, *arguments: Any) -> batches.Batch:
-        begun = begin(tx, *arguments)
-        meanwhile(tx)
-        stand_still(1.0)
-        return begun
-
-    with patch.context() as patched:
-        patched.setattr(rates, "reserve", reserve_and_count)
-        patched.setattr(batches, "begin", begin_and_stand_still)
-        worker.send(app, threading.Event())
-    return permitted
-
-
-def test_who_missed_the_moments_asks_for_others(
-    shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At the old ones others would be sending beside it."""
-    made = frozen(shop, app, 3)
-    permitted = missed(shop, app, stand_still, monkeypatch, lambda _tx: None)
-    assert permitted[:2] == [3, 3]
-    assert standing(app, made.id)[1] == {"sent": 3}
-
-
-def test_who_missed_the_moments_while_others_send_for_long_sends_nothing(
-    shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing of it may be under way when its lease runs out. That Graph is at fault is not said."""
-    made = frozen(shop, app, 2)
-
-    def others_send(tx: Tx) -> None:
-        rates.take(tx, shop.page_id, rates.MESSAGES, int(mailing.LATEST_START), 1.0)
-
-    missed(shop, app, stand_still, monkeypatch, others_send)
-    assert shop.heard("7000") == []
-    assert standing(app, made.id) == ("running", {"queued": 2})
-    assert errors_in(app) == {str(mailing.KEPT)}
-
-
-def test_a_pause_holds_for_who_missed_the_moments(
-    shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = frozen(shop, app, 2)
-
-    def pause(tx: Tx) -> None:
-        broadcasts.pause(tx, made.id, who="ann", now=app.clock())
-
-    missed(shop, app, stand_still, monkeypatch, pause)
-    assert shop.heard("7000") == []
-    assert standing(app, made.id) == ("paused", {"queued": 2})
-
-
-def test_one_that_is_kept_does_not_stop_the_others(
-    shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """That nobody gets through to Graph would."""
-    made = frozen(shop, app, 2)
-    begin, kept = batches.begin, list[int]()
-
     def begin_and_stand_still_once(*arguments: Any) -> batches.Batch:
         begun = begin(*arguments)
-        if begun.attempts and not kept:
-            kept.append(begun.attempts[0].delivery_id)
-            stand_still(mailing.LATEST_START + 1)
+        stand_still(1.0 if len(permitted) == 1 else 0.0)
         return begun
 
+    monkeypatch.setattr(rates, "reserve", reserve_and_count)
     monkeypatch.setattr(batches, "begin", begin_and_stand_still_once)
-    one_by_one = mailing.Pace(per_second=100.0, batch=1, lanes=1)
-    asyncio.run(mailing.send_due(app, threading.Event(), pace=one_by_one))
-    assert standing(app, made.id) == ("running", {"queued": 1, "sent": 1})
-
-
-def errors_in(app: App) -> set[str]:
+    worker.send(app, threading.Event())
+    assert permitted[:2] == [3, 3]
+    assert standing(app, made.id)[1] == {"sent": 3}
     with app.store.read() as tx:
-        return set(tx.execute(sa.select(delivery.c.error)).scalars())
+        assert set(tx.execute(sa.select(delivery.c.attempts)).scalars()) == {1}
+
+
+def test_a_machine_that_is_always_late_sends_all_the_same(
+    shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = frozen(shop, app, 2)
+    begin = batches.begin
+
+    def begin_late(*arguments: Any) -> batches.Batch:
+        begun = begin(*arguments)
+        stand_still(pacing.LONGEST_LEAD + 0.1)
+        return begun
+
+    monkeypatch.setattr(batches, "begin", begin_late)
+    worker.send(app, threading.Event())
+    assert standing(app, made.id)[1] == {"sent": 2}
+
+
+def test_where_few_may_leave_a_second_few_are_recorded_at_once(
+    shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is recorded is not called back, and its lease runs."""
+    frozen(shop, app, 2)
+    begun, begin = list[int](), batches.begin
+
+    def begin_and_count(tx: Tx, vault: Any, job: Any, number: int, now: Any) -> batches.Batch:
+        begun.append(number)
+        return begin(tx, vault, job, number, now)
+
+    monkeypatch.setattr(batches, "begin", begin_and_count)
+    asyncio.run(mailing.send_due(app, threading.Event(), pace=mailing.Pace(per_second=1.0, lanes=1)))
+    assert begun[:2] == [1, 1]
 
 
 def waiting(app: App, shop: Project, monkeypatch: pytest.MonkeyPatch, meanwhile: Any) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from otn import pacing
-from otn.pacing import LEAD, Permits, Rate, spread
+from otn.pacing import LEAST_LEAD, LONGEST_LEAD, DatabaseClock, Lead, Permits, Rate, spread
 from otn.policy import MEDIA_PER_SECOND, MOST_MEDIA_PER_SECOND, MOST_SENDS_PER_SECOND, SENDS_PER_SECOND
 from otn.store import Store, rates
 
@@ -48,8 +49,8 @@ class Page:
         self._per_second = per_second
         self._free_at = 0.0
 
-    async def reserve(self, number: int) -> Permits:
-        first = max(self._clock.now + LEAD, self._free_at)
+    def reserve(self, number: int) -> Permits:
+        first = max(self._clock.now + LEAST_LEAD, self._free_at)
         self._free_at = first + number / self._per_second
         return Permits(number=number, first=first, gap=1 / self._per_second, end=0.0)
 
@@ -71,7 +72,7 @@ async def test_no_second_has_more_than_meta_allows_although_many_stand_still(
 
     async def lane() -> None:
         while len(left) < messages:
-            await spread(await page.reserve(BATCH), BATCH, lambda: left.append(clock.now), page.reserve)
+            await spread(page.reserve(BATCH), BATCH, lambda: left.append(clock.now))
 
     lanes = [asyncio.create_task(lane()) for _ in range(LANES)]
     await clock.run_until(lambda: len(left) >= messages)
@@ -83,41 +84,48 @@ async def test_no_second_has_more_than_meta_allows_although_many_stand_still(
     assert len(left) / (left[-1] - left[0]) > 0.5 * per_second, "they hardly send at all"
 
 
-async def test_it_ends_when_no_other_moments_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_missed_its_moment_does_not_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, lambda: 0.0)
     permits = Permits(number=3, first=clock.now - 0.05, gap=0.05, end=0.0)
-    left, asked = list[float](), list[int]()
+    assert await departures(clock, permits) == 2
+    assert await departures(clock, replace(permits, first=clock.now - 0.05), allowance=10.0) == 3
 
-    async def again(missed: int) -> None:
-        asked.append(missed)
 
-    spreading = asyncio.create_task(spread(permits, 3, lambda: left.append(clock.now), again))
+async def departures(clock: Clock, permits: Permits, allowance: float = 1.0) -> int:
+    left = list[float]()
+    spreading = asyncio.create_task(spread(permits, 3, lambda: left.append(clock.now), allowance))
     await clock.run_until(spreading.done)
-    assert (len(left), asked) == (2, [1])
+    return len(left)
 
 
-async def test_a_machine_that_is_always_late_sends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch, lambda: 0.1)
-    page, left = Page(clock, 100.0), list[float]()
-    spreading = asyncio.create_task(
-        spread(await page.reserve(3), 3, lambda: left.append(clock.now), page.reserve)
-    )
-    await clock.run_until(spreading.done)
-    assert len(left) == 3
+def test_what_takes_longer_is_recorded_earlier() -> None:
+    lead = Lead()
+    for took, settles_at in ((0.3, 0.6), (9.0, LONGEST_LEAD), (0.001, LEAST_LEAD)):
+        for _ in range(50):
+            lead.learn(took)
+        assert lead.seconds == pytest.approx(settles_at, abs=0.01)
+
+
+def test_an_answer_that_is_read_late_does_not_move_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_at = iter([100.001, 100.301, 100.502])
+    monkeypatch.setattr(pacing, "elapsed", lambda: next(read_at))
+    clock = DatabaseClock()
+    moments = [clock.here(5001.0, now) for now in (5000.0, 5000.2, 5000.5)]
+    assert moments == pytest.approx([101.001] * 3)
 
 
 def test_permits_of_one_page_follow_each_other_and_leave_time_to_record(store: Store) -> None:
-    rate = Rate(page_id="1", kind=rates.MESSAGES, per_second=1.0)
+    rate = Rate(page_id="1", kind=rates.MESSAGES, per_second=1.0, clock=DatabaseClock())
     before = pacing.elapsed()
     given = []
     for _ in range(3):
         with store.begin() as tx:
-            given.append(rate.reserve(tx, 10))
-    assert given[0].first >= before + LEAD
+            given.append(rate.reserve(tx, 10, 0.5))
+    assert given[0].first >= before + 0.5
     for one, next_one in pairwise(given):
         assert next_one.first - one.last == pytest.approx(1.0, abs=0.5)
     with store.begin() as tx:
         rate.give_back(tx, given[1], 10)
         rate.give_back(tx, given[2], 10)
-        again = rate.reserve(tx, 1)
+        again = rate.reserve(tx, 1, 0.5)
     assert again.first == pytest.approx(given[2].first, abs=0.5), "only the last ones can be given back"

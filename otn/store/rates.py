@@ -29,7 +29,7 @@ _TAKE = (
     .values(tat=sa.case((rate_bucket.c.tat < _SOONEST, _SOONEST), else_=rate_bucket.c.tat) + _SECONDS)
 )
 _GIVE_BACK = rate_bucket.update().where(_THIS).values(tat=rate_bucket.c.tat - _SECONDS)
-_SLOT = sa.select(rate_bucket.c.tat, (rate_bucket.c.tat - _NOW).label("ahead")).where(_THIS)
+_SLOT = sa.select(rate_bucket.c.tat, _NOW.label("now")).where(_THIS)
 
 
 def kind_of(message: Mapping[str, Any]) -> str:
@@ -44,15 +44,18 @@ def aim(kind: str, per_second: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """Permits: the seconds until the first message may go, the others follow evenly, and when the last has gone."""
+    """Permits, in seconds since 1970 on the database's clock: what it said, when the first message may go, the others
+    follow evenly, and when the last has gone."""
 
-    wait: float
+    now: float
+    first: float
     end: float
 
 
 def take(tx: Tx, page_id: str, kind: str, number: int, per_second: float) -> float:
     """Permit so many messages; the seconds until the first of them may go, the others follow evenly."""
-    return reserve(tx, page_id, kind, number, per_second).wait
+    slot = reserve(tx, page_id, kind, number, per_second)
+    return max(0.0, slot.first - slot.now)
 
 
 def reserve(tx: Tx, page_id: str, kind: str, number: int, per_second: float, lead: float = 0.0) -> Slot:
@@ -66,7 +69,7 @@ def reserve(tx: Tx, page_id: str, kind: str, number: int, per_second: float, lea
         insert_if_new(tx, rate_bucket, {"page_id": page_id, "kind": kind, "tat": 0.0}, ["page_id", "kind"])
         tx.execute(_TAKE, values)
     row = tx.execute(_SLOT, {"page": page_id, "what": kind}).one()
-    return Slot(wait=max(0.0, row.ahead - number / per_second), end=row.tat)
+    return Slot(now=row.now, first=row.tat - number / per_second, end=row.tat)
 
 
 def give_back(
