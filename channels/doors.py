@@ -64,6 +64,16 @@ class Doors:
         """Run a function that only reads. Raises StoreUnavailable."""
         return await self.writer.read(fn)
 
+    async def look(self, fn: Callable[[Tx], T]) -> T:
+        """The same for a row or two: in an SQLite file they are found sooner than a thread that could look for them.
+
+        Nobody who writes keeps it waiting there. Raises StoreUnavailable.
+        """
+        if not self.app.store.is_sqlite:
+            return await self.read(fn)
+        with self.app.store.read() as tx:
+            return fn(tx)
+
     async def post(
         self, page_id: str, recipient: Mapping[str, str], message: Mapping[str, Any], **more: str | None
     ) -> Sent | SendError:

@@ -128,7 +128,7 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
         if partner is not None and partner.psid == psid and page_id in (None, partner.page_id):
             return partner
         try:
-            return await self._doors.read(lambda tx: contacts.by_psid(tx, psid, page_id))
+            return await self._doors.look(lambda tx: contacts.by_psid(tx, psid, page_id))
         except NotFound:  # on several pages, and nobody said which
             return None
 
@@ -139,7 +139,7 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
         for note in notes:
             logger.warning("messenger: for contact %s: %s", person.id, note)
         for message in said:
-            decision = await self._doors.read(lambda tx: self._may_say(tx, person))
+            decision = await self._doors.look(lambda tx: self._may_say(tx, person))
             if isinstance(decision, Deny):
                 await self._not_said(person, message, f"otn:{uuid4()}", decision)
                 return
@@ -160,7 +160,7 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
         outcome = await self._doors.post(person.page_id, to, message, messaging_type="RESPONSE")
         while isinstance(outcome, Unreachable) and self._pauses:
             await asyncio.sleep(self._pauses.pop(0))
-            if isinstance(await self._doors.read(lambda tx: self._may_say(tx, person)), Deny):
+            if isinstance(await self._doors.look(lambda tx: self._may_say(tx, person)), Deny):
                 break
             outcome = await self._doors.post(person.page_id, to, message, messaging_type="RESPONSE")
         return outcome

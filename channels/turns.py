@@ -188,10 +188,11 @@ class Turns:
 
     def _advance(self, tx: Tx, contact_id: int, ended: _Ended | None) -> _Step | None:
         now = self._doors.now()
-        if ended is not None and not inbox.close(
-            tx, ended.row, contact_id, self._owner, ended.state, now, ended.error
-        ):
-            return None  # the lease went to somebody else, who finds the turn in the tracker
+        if ended is not None:
+            if not inbox.close(tx, ended.row, contact_id, self._owner, ended.state, now, ended.error):
+                return None  # the lease went to somebody else, who finds the turn in the tracker
+            if inbox.end_turn(tx, contact_id, self._owner):
+                return None
         if self._stopping:
             contacts.give_turn_back(tx, contact_id, self._owner)
             return None

@@ -561,7 +561,10 @@ async def test_typing_is_shown_only_when_a_turn_takes_long(tmp_path: Path) -> No
         journal = air.simulated.world.journal
 
         async def slowly(_tracker: Any) -> list[Any]:
-            await journal.wait(Filter(kinds=frozenset({"graph"})), 10)
+            for seen in range(100):  # whatever else is asked of Graph meanwhile
+                if shown():
+                    break
+                await journal.wait(Filter(after=seen, kinds=frozenset({"graph"})), 10)
             return [{"text": "done"}]
 
         def shown() -> list[Any]:

@@ -41,6 +41,18 @@ _COUNT_ATTEMPT = (
     .where(inbound_event.c.id == sa.bindparam("event"))
     .values(attempts=inbound_event.c.attempts + 1)
 )
+_END_TURN = (
+    contact.update()
+    .where(contact.c.id == sa.bindparam("contact"), contact.c.turn_owner == sa.bindparam("owner"))
+    .where(contact.c.erase_requested_at.is_(None))
+    .where(
+        ~sa.exists().where(
+            inbound_event.c.contact_id == sa.bindparam("contact"),
+            inbound_event.c.state == InboxState.NEW.value,
+        )
+    )
+    .values(turn_owner=None, turn_lease_until=None)
+)
 _CLOSE = (
     inbound_event.update()
     .where(inbound_event.c.id == sa.bindparam("event"), inbound_event.c.state == InboxState.NEW.value)
@@ -101,6 +113,11 @@ def claim(tx: Tx, contact_id: int, owner: str, lease_seconds: float, now: dateti
         _close(tx, row.id, InboxState.FAILED, now, f"the process died in the turn, {MAX_ATTEMPTS} times")
     contacts.give_turn_back(tx, contact_id, owner)
     return None
+
+
+def end_turn(tx: Tx, contact_id: int, owner: str) -> bool:
+    """Give a conversation back in which nothing waits; False if there is more to do for this person."""
+    return bool(tx.execute(_END_TURN, {"contact": contact_id, "owner": owner}).rowcount)
 
 
 def put_back(tx: Tx, row: InboxRow, contact_id: int, owner: str) -> None:

@@ -5,9 +5,9 @@
     recorded = await writer.run_all(record, events)                    # record(tx, events): many at a time
     await writer.close()                                               # after what was handed in is done
 
-A commit costs a flush to the disk, and SQLite lets one writer in at a time. So one thread takes all that
-waits, runs each function in a SAVEPOINT of its own, and commits once. Whose function is the same is served
-in one call of it, because many rows in one statement cost little more than one.
+A commit costs a flush to the disk, and SQLite lets one writer in at a time. So one thread takes all that waits, runs
+each function in a SAVEPOINT of its own, unless it is the only one, and commits once. Whose function is the same is
+served in one call of it, because many rows in one statement cost little more than one.
 """
 
 from __future__ import annotations
@@ -148,6 +148,10 @@ class GroupWriter:
                 _attempt(tx, group)
         except _Conflict as exc:
             self._write_alone(group, tries - 1, exc)
+        except _Failed as failed:
+            (job,) = group
+            job.outcomes = [_outcome_of(failed.error)]
+            job.resolve()
         except Exception as exc:  # noqa: BLE001 - whatever it was, nothing was committed and all must hear of it
             for job in group:
                 job.fail(exc)
@@ -169,6 +173,14 @@ _Work = Callable[[Tx, list[Any]], Sequence[Any]]
 
 class _Conflict(Exception):
     """The database ended the transaction for the sake of another one."""
+
+
+class _Failed(Exception):
+    """The only function of the transaction raised: nothing of it was kept."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -205,6 +217,9 @@ class _Job:
 
 def _attempt(tx: Tx, group: list[_Job]) -> None:
     """Call the functions, each once with all that waits for it; raises only if the transaction is lost."""
+    if len(group) == 1 and len(group[0].items) == 1:
+        _attempt_alone(tx, group[0])
+        return
     by_function: dict[_Work, list[_Job]] = {}
     for job in group:
         by_function.setdefault(job.fn, []).append(job)
@@ -212,6 +227,16 @@ def _attempt(tx: Tx, group: list[_Job]) -> None:
         outcomes = iter(_outcomes(tx, fn, [item for job in jobs for item in job.items]))
         for job in jobs:
             job.outcomes = list(islice(outcomes, len(job.items)))
+
+
+def _attempt_alone(tx: Tx, job: _Job) -> None:
+    """Nobody else's work is at stake, so that the transaction itself does what a SAVEPOINT would."""
+    try:
+        job.outcomes = list(job.fn(tx, list(job.items)))
+    except Exception as exc:
+        if is_conflict(exc):
+            raise _Conflict from exc
+        raise _Failed(exc) from exc
 
 
 def _outcomes(tx: Tx, fn: _Work, items: list[Any]) -> list[Any]:
@@ -226,8 +251,12 @@ def _outcomes(tx: Tx, fn: _Work, items: list[Any]) -> list[Any]:
             raise _Conflict from exc
         if len(items) > 1:
             return [outcome for item in items for outcome in _outcomes(tx, fn, [item])]
-        return [_unavailable(exc) if isinstance(exc, DATABASE_TROUBLE) else exc]
+        return [_outcome_of(exc)]
     return results
+
+
+def _outcome_of(exc: Exception) -> Exception:
+    return _unavailable(exc) if isinstance(exc, DATABASE_TROUBLE) else exc
 
 
 def _unavailable(cause: Exception) -> StoreUnavailable:
