@@ -17,6 +17,7 @@ from otn.store import Tx, audit, topics
 DEFAULT_KIND = "other"
 MOST_A_WEEK = 1000  # requests to one person that a topic may allow
 
+LONGEST_INTERVAL = timedelta(days=365)  # between two requests: as long as a permission lasts
 _IN_FILES = {"name", "title", "kind", "ask_while_available", "min_interval_hours", "weekly_cap", "note"}
 
 
@@ -27,8 +28,11 @@ def planned(topic: Topic, known_kinds: Sequence[str] | None) -> Topic:
     """
     topic = replace(topic, title=topic.title.strip(), is_family=topic.name.endswith("*"))
     problems = [*_name_problems(topic), *_title_problems(topic), *_kind_problems(topic, known_kinds)]
-    if topic.min_interval < timedelta(0):
-        problems.append("The least time between two requests cannot be negative.")
+    if not timedelta(0) <= topic.min_interval <= LONGEST_INTERVAL:
+        problems.append(
+            f"The least time between two requests must be from 0 to {LONGEST_INTERVAL.days} days; archive a topic "
+            "that nobody shall be asked for again."
+        )
     if not 1 <= topic.weekly_cap <= MOST_A_WEEK:
         problems.append(
             f"The weekly cap must be from 1 to {MOST_A_WEEK}; archive a topic that nobody shall be asked for."
@@ -138,6 +142,12 @@ def _kind_problems(topic: Topic, known: Sequence[str] | None) -> list[str]:
     ]
 
 
+def _is_hours(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value <= LONGEST_INTERVAL / timedelta(hours=1)  # which YAML's .nan is not
+
+
 def _topic_in(entry: object) -> Topic:
     """An entry of a file as a topic. Raises InvalidInput."""
     if not isinstance(entry, dict):
@@ -145,8 +155,8 @@ def _topic_in(entry: object) -> Topic:
     problems = [f"'{key}' means nothing here" for key in entry if key not in _IN_FILES]
     problems += [f"'{key}' is missing" for key in ("name", "title") if not entry.get(key)]
     hours, cap = entry.get("min_interval_hours"), entry.get("weekly_cap")
-    if hours is not None and (isinstance(hours, bool) or not isinstance(hours, int | float)):
-        problems.append("min_interval_hours must be a number")
+    if hours is not None and not _is_hours(hours):
+        problems.append(f"min_interval_hours must be a number from 0 to {LONGEST_INTERVAL.days * 24}")
     if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int)):
         problems.append("weekly_cap must be a whole number")
     if problems:

@@ -250,6 +250,8 @@ def test_init_lists_every_wrong_topic_of_endpoints_yml(otn_: CommandLine) -> Non
         "  - {name: fine, title: Fine, kind: nonsense}\n"
         "  - just text\n"
         "  - {name: often, title: Often, weekly_cap: many, min_interval_hours: true}\n"
+        "  - {name: never, title: Never, min_interval_hours: 1e300}\n"
+        "  - {name: unclear, title: Unclear, min_interval_hours: .nan}\n"
     )
     answer = otn_("init")
     assert answer.code == 2
@@ -260,7 +262,9 @@ def test_init_lists_every_wrong_topic_of_endpoints_yml(otn_: CommandLine) -> Non
         "no story knows the kind 'nonsense'",
         "write `name:`",
         "weekly_cap must be",
-        "min_interval_hours must be",
+        "often: min_interval_hours must be",
+        "never: min_interval_hours must be",
+        "unclear: min_interval_hours must be",
     ):
         assert words.lower() in answer.err.lower()
     assert otn_("topics", "list", "--json").json() == []
