@@ -33,7 +33,7 @@ from otn.events import Event, parse, verify_signature
 from otn.intake import Recorded, Sealed
 from otn.models import InboxState
 from otn.settings import settings_from_channel
-from otn.store import Tx
+from otn.store import Tx, health
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,10 @@ class MessengerInput(InputChannel):  # type: ignore[misc] # Rasa ships no types
             app = compose(settings_from_channel(credentials))
         except (ConfigError, StoreUnavailable) as exc:
             _give_up(exc)
+        if health.server(app.store).journal_mode not in (None, "wal"):
+            logger.warning(
+                "messenger: webhooks wait whenever somebody writes to the database: type `otn init`"
+            )
         app.store.close()  # Rasa forks after this; connections do not survive it
         return cls(app)
 

@@ -44,6 +44,7 @@ PASSING = (
     Refusal.PERMISSION_MISSING.value,
     Refusal.BAD_ACCESS_TOKEN.value,
     "unreachable",
+    "kept",
     "throttled",
     Reason.PAGE_PAUSED.value,
     Reason.TOKEN_RESERVED.value,

@@ -390,6 +390,11 @@ def _settle_as(
     values = {**_error_values(error), "settled_at": now, "next_attempt_at": again_at}
     if isinstance(error, Kept):
         values["attempts"] = current.attempts - 1
+        if current.doubtful:
+            values |= {
+                "reason": "outcome_unknown",
+                "error": "An earlier try may have arrived; it is asked again",
+            }
     if reaction.fate is Fate.DECIDE_AGAIN:
         values["window_refused"] = True
         contacts.close_window(tx, current.contact_id, now, asked_at=current.sending_at)

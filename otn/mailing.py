@@ -45,8 +45,9 @@ RENEWAL = LEASE_SECONDS / 4  # between renewals of a chunk's lease while waiting
 LARGEST_GROUP = 3  # steps of lanes in a transaction, and
 BREATH = 2 * LOOK_SECONDS  # seconds after it: conversations write too, and come first
 LOOK = 0.25  # seconds between looks whether to stop, while waiting
+AHEAD = 3.0  # seconds for which the lanes of a sender hold permits, at most
 SPAN = 1.0  # seconds that the messages of a batch are apart, at most
-KEPT = Kept("this process or the database stood still when it was to leave")
+KEPT = Kept("its moment had passed, or the worker was told to stop")
 
 log = logging.getLogger(__name__)
 
@@ -142,11 +143,10 @@ class _Mailing:
         """Send what is in a chunk; how each lane ended."""
         counted = await self._read(lambda tx: chunks.count(tx, job.chunk.id))
         left = _Left(counted.get("queued", 0) + counted.get("unknown", 0))
-        lanes = min(self._pace.lanes, -(-left.number // self._pace.batch))
+        lanes = min(self._lanes(job), -(-left.number // self._batch(job)))
         return await asyncio.gather(*(self._lane(job, left) for _ in range(lanes)), return_exceptions=True)
 
     async def _lane(self, job: Job, left: _Left) -> None:
-        allowance = 1.0
         while not self._stop.is_set() and (number := left.take(self._batch(job))):
             if self._graph_is_down or (permits := await self._permitted(job, number)) is None:
                 return
@@ -156,14 +156,17 @@ class _Mailing:
             if unused := number - len(batch.attempts):
                 await self._give_back(job, permits, unused)
             if batch.attempts:
-                results = await self._post_all(batch, permits, began, allowance)
+                results = await self._post_all(batch, permits, began)
                 await self._record(job, batch, results)
-                kept = sum(isinstance(outcome, Kept) for _, outcome in results)
-                left.put_back(kept)
-                # A machine that is always late sends fewer than it may anyway.
-                allowance = 2 * allowance if kept == len(results) else 1.0
+                left.put_back(sum(isinstance(outcome, Kept) for _, outcome in results))
             if not batch.taken:
                 return
+
+    def _lanes(self, job: Job) -> int:
+        """How many lanes: fewer where few may leave in a second, since what others say waits behind their permits."""
+        rate = self._rate(job)
+        most = self._pace.lanes
+        return most if rate is None else min(most, ceil(rate.per_second * AHEAD / self._batch(job)))
 
     def _batch(self, job: Job) -> int:
         """How many at once: where few may leave in a second, fewer, for what is recorded is not called back."""
@@ -179,14 +182,14 @@ class _Mailing:
                 continue
         return batches.NOTHING
 
-    async def _post_all(self, batch: Batch, permits: Permits, began: float, allowance: float) -> list[Result]:
+    async def _post_all(self, batch: Batch, permits: Permits, began: float) -> list[Result]:
         """POST each at a moment that is permitted; what misses its moment is kept."""
         posts = list[asyncio.Task[Sent | SendError]]()
 
         def post() -> None:
             posts.append(asyncio.create_task(self._post(batch.attempts[len(posts)], began)))
 
-        await spread(permits, len(batch.attempts), post, allowance)
+        await spread(permits, len(batch.attempts), post)
         outcomes = [*await asyncio.gather(*posts), *(KEPT for _ in batch.attempts[len(posts) :])]
         left = [outcome for outcome in outcomes if not isinstance(outcome, Kept)]
         self._posted += len(left)
@@ -213,8 +216,9 @@ class _Mailing:
     async def _record(self, job: Job, batch: Batch, results: Sequence[Result]) -> None:
         """Write down Meta's answers, and stop the broadcast if they are reason enough."""
         answers = await self._settle(results)
-        for _, state in answers:
-            metrics.count(state)
+        for answer, state in answers:
+            if not isinstance(answer, Kept):
+                metrics.count(state)
         if batch.follows_refusals or any(isinstance(answer, Refused) for answer, _ in answers):
             now = self._app.clock()
             halted = await self._write(lambda tx: batches.draw_conclusions(tx, job, answers, now))

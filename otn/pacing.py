@@ -19,23 +19,27 @@ from otn.store import Tx, rates
 
 # Seconds before its moment at which a message is recorded: twice as long as that took lately, and no longer, since a
 # kill in between leaves it in doubt.
-LEAST_LEAD, LONGEST_LEAD = 0.05, 1.0
-LATE = 0.01  # seconds after its moment that a message may leave; at 290 a second, 34 ms lie between us and Meta's 300
+LEAST_LEAD, LONGEST_LEAD = 0.05, 5.0
+FORGET = (
+    10.0  # seconds after which an answer says nothing more of the database's clock: somebody may have set it
+)
+# Seconds after its moment that a message may leave: a third of the time that lies between the rate and Meta's limit,
+# 11 ms of 34 at 290 a second. The rest is for the way to Meta.
+OURS, LEAST_LATE, LATEST = 1 / 3, 0.005, 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permits:
-    """So many moments on `elapsed`'s clock, `gap` seconds apart. `end`: by which they can be given back."""
+    """So many moments on `elapsed`'s clock, `gap` seconds apart, each of which holds until `late` seconds after it.
+
+    `end`: by which they can be given back.
+    """
 
     number: int
     first: float
     gap: float
-    late: float = LATE
+    late: float
     end: float
-
-    @property
-    def last(self) -> float:
-        return self.first + (self.number - 1) * self.gap
 
     def moments(self) -> Iterator[float]:
         return (self.first + number * self.gap for number in range(self.number))
@@ -51,12 +55,13 @@ class DatabaseClock:
     """
 
     def __init__(self) -> None:
-        self._ahead: deque[float] = deque(maxlen=50)
+        self._ahead: deque[tuple[float, float]] = deque(maxlen=50)
 
     def here(self, moment: float, now: float) -> float:
         """A moment of the database's, which has just said `now`."""
-        self._ahead.append(elapsed() - now)
-        return moment + min(tuple(self._ahead))
+        read_at = elapsed()
+        self._ahead.append((read_at - now, read_at))
+        return moment + min(ahead for ahead, since in tuple(self._ahead) if since > read_at - FORGET)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +81,7 @@ class Rate:
             number=number,
             first=self.clock.here(slot.first, slot.now),
             gap=1 / self.per_second,
+            late=min(LATEST, max(LEAST_LATE, OURS * rates.slack(self.kind, self.per_second))),
             end=slot.end,
         )
 
@@ -93,17 +99,14 @@ class Lead:
     def learn(self, took: float) -> None:
         """From how long recording a batch took."""
         wanted = min(LONGEST_LEAD, max(LEAST_LEAD, 2 * took))
-        self.seconds += (wanted - self.seconds) / 8
+        self.seconds += (wanted - self.seconds) / (2 if wanted > self.seconds else 8)
 
 
-async def spread(permits: Permits, number: int, go: Callable[[], object], allowance: float = 1.0) -> None:
-    """Call `go` at the first so many permitted moments, but for those that are missed.
-
-    `allowance`: so many times later than usual a message may leave.
-    """
+async def spread(permits: Permits, number: int, go: Callable[[], object]) -> None:
+    """Call `go` at the first so many permitted moments, but for those that are missed."""
     for moment in islice(permits.moments(), number):
         await asyncio.sleep(max(0.0, moment - elapsed()))
-        if elapsed() <= moment + allowance * permits.late:
+        if elapsed() <= moment + permits.late:
             go()
 
 

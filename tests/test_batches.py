@@ -18,7 +18,7 @@ from otn.batches import Answered, Job
 from otn.broadcasts import Plan, Timetable
 from otn.delivery import settle as settle_one
 from otn.delivery import settle_as_sent
-from otn.errors import OutcomeUnknown, Refusal, Refused, SendError, StoreUnavailable, Unreachable
+from otn.errors import Kept, OutcomeUnknown, Refusal, Refused, SendError, StoreUnavailable, Unreachable
 from otn.graph.protocol import Sent
 from otn.messages import text
 from otn.models import Attempt, Broadcast, DeliveryState
@@ -30,6 +30,7 @@ from otn.vault import Vault
 HOUR = timedelta(hours=1)
 YES = Sent(message_id="m_1", recipient_id=None)
 LOST = OutcomeUnknown("no answer")
+KEPT = Kept("its moment had passed")
 Answers = Sequence[tuple[Attempt, Sent | SendError]]
 
 
@@ -39,8 +40,8 @@ def settle(store: Store, answers: Answers, now: datetime) -> list[Answered]:
         together = batches.settle_together(tx, answers, now)
     found = []
     for attempt, answer in answers:
-        state = DeliveryState.SENT
-        if attempt.delivery_id not in together:
+        state = together.get(attempt.delivery_id)
+        if state is None:
             with store.begin() as tx:
                 state = settle_one(tx, attempt, answer, now).delivery.state
         found.append((answer, state))
@@ -145,6 +146,26 @@ def test_an_answer_that_comes_when_all_is_over_leaves_nobody_queued_for_ever(mak
     playing.send(YES)
     playing.end()
     assert (playing.planned.state.value, playing.counts()) == ("finished", {"sent": 1})
+
+
+def test_what_did_not_leave_is_due_as_it_was(make: Make) -> None:
+    playing = Campaign(make, "7001", "7002")
+    job = playing.take()
+    first, second = playing.begin(job)
+    playing.settle([(first, KEPT), (second, KEPT)])
+    assert (playing.counts(), playing.tokens()) == ({"queued": 2}, ["available", "available"])
+    first, second = playing.begin(job)
+    playing.settle([(first, LOST), (second, YES)])
+    playing.now += HOUR
+    (again,) = playing.begin(job)
+    playing.settle([(again, KEPT)])
+    assert (playing.counts(), playing.tokens()) == ({"sent": 1, "unknown": 1}, ["reserved", "used"])
+    with playing.store.read() as tx:
+        asked = deliveries.get(tx, again.delivery_id)
+    assert (asked.attempts, asked.reason) == (1, "outcome_unknown")
+    (again,) = playing.begin(job)
+    playing.settle([(again, YES)])
+    assert (playing.counts(), playing.tokens()) == ({"sent": 2}, ["used", "used"])
 
 
 def test_a_cancelled_broadcast_asks_nobody_again_and_keeps_the_permission(make: Make) -> None:

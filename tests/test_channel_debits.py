@@ -20,9 +20,9 @@ TEXT = messages.text("hello")
 def wait(store: Store, kind: str = rates.MESSAGES, per_second: float = 1.0, page_id: str = PAGE) -> float:
     """Seconds that a broadcast would have to wait before its next message."""
     with store.begin() as tx:
-        found = rates.take(tx, page_id, kind, 1, per_second)
-        rates.give_back(tx, page_id, kind, 1, per_second)
-        return found
+        slot = rates.reserve(tx, page_id, kind, 1, per_second)
+        rates.give_back(tx, page_id, kind, 1, per_second, slot.end)
+        return max(0.0, slot.first - slot.now)
 
 
 async def test_a_broadcast_waits_for_what_a_conversation_says(tmp_path: Path) -> None:

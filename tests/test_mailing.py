@@ -133,22 +133,6 @@ def test_who_missed_the_moments_asks_for_others(
         assert set(tx.execute(sa.select(delivery.c.attempts)).scalars()) == {1}
 
 
-def test_a_machine_that_is_always_late_sends_all_the_same(
-    shop: Project, app: App, stand_still: StandStill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = frozen(shop, app, 2)
-    begin = batches.begin
-
-    def begin_late(*arguments: Any) -> batches.Batch:
-        begun = begin(*arguments)
-        stand_still(pacing.LONGEST_LEAD + 0.1)
-        return begun
-
-    monkeypatch.setattr(batches, "begin", begin_late)
-    worker.send(app, threading.Event())
-    assert standing(app, made.id)[1] == {"sent": 2}
-
-
 def test_where_few_may_leave_a_second_few_are_recorded_at_once(
     shop: Project, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:

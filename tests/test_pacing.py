@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from otn import pacing
-from otn.pacing import LEAST_LEAD, LONGEST_LEAD, DatabaseClock, Lead, Permits, Rate, spread
+from otn.pacing import FORGET, LEAST_LEAD, LONGEST_LEAD, OURS, DatabaseClock, Lead, Permits, Rate, spread
 from otn.policy import MEDIA_PER_SECOND, MOST_MEDIA_PER_SECOND, MOST_SENDS_PER_SECOND, SENDS_PER_SECOND
 from otn.store import Store, rates
 
@@ -44,15 +43,16 @@ class Clock:
 class Page:
     """One Page's permits, as the database gives them to everybody."""
 
-    def __init__(self, clock: Clock, per_second: float) -> None:
+    def __init__(self, clock: Clock, per_second: float, limit: float) -> None:
         self._clock = clock
+        self._late = OURS * (limit / per_second - 1)
         self._per_second = per_second
         self._free_at = 0.0
 
     def reserve(self, number: int) -> Permits:
         first = max(self._clock.now + LEAST_LEAD, self._free_at)
         self._free_at = first + number / self._per_second
-        return Permits(number=number, first=first, gap=1 / self._per_second, end=0.0)
+        return Permits(number=number, first=first, gap=1 / self._per_second, late=self._late, end=0.0)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ async def test_no_second_has_more_than_meta_allows_although_many_stand_still(
 ) -> None:
     chance = random.Random(seed)  # noqa: S311 - chance, not secrets
     clock = Clock(monkeypatch, lambda: chance.choice([0.0] * 28 + [0.02, 0.5 * chance.random()]))
-    page, left = Page(clock, per_second), list[float]()
+    page, left = Page(clock, per_second, limit), list[float]()
 
     async def lane() -> None:
         while len(left) < messages:
@@ -86,16 +86,11 @@ async def test_no_second_has_more_than_meta_allows_although_many_stand_still(
 
 async def test_what_missed_its_moment_does_not_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, lambda: 0.0)
-    permits = Permits(number=3, first=clock.now - 0.05, gap=0.05, end=0.0)
-    assert await departures(clock, permits) == 2
-    assert await departures(clock, replace(permits, first=clock.now - 0.05), allowance=10.0) == 3
-
-
-async def departures(clock: Clock, permits: Permits, allowance: float = 1.0) -> int:
+    permits = Permits(number=3, first=clock.now - 0.05, gap=0.05, late=0.01, end=0.0)
     left = list[float]()
-    spreading = asyncio.create_task(spread(permits, 3, lambda: left.append(clock.now), allowance))
+    spreading = asyncio.create_task(spread(permits, 3, lambda: left.append(clock.now)))
     await clock.run_until(spreading.done)
-    return len(left)
+    assert len(left) == 2
 
 
 def test_what_takes_longer_is_recorded_earlier() -> None:
@@ -107,11 +102,12 @@ def test_what_takes_longer_is_recorded_earlier() -> None:
 
 
 def test_an_answer_that_is_read_late_does_not_move_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    read_at = iter([100.001, 100.301, 100.502])
+    read_at = iter([100.001, 100.301, 100.502, 101.0 + FORGET])
     monkeypatch.setattr(pacing, "elapsed", lambda: next(read_at))
     clock = DatabaseClock()
     moments = [clock.here(5001.0, now) for now in (5000.0, 5000.2, 5000.5)]
     assert moments == pytest.approx([101.001] * 3)
+    assert clock.here(4001.0, 4000.0) == pytest.approx(102.0 + FORGET), "somebody set it back"
 
 
 def test_permits_of_one_page_follow_each_other_and_leave_time_to_record(store: Store) -> None:
@@ -123,7 +119,7 @@ def test_permits_of_one_page_follow_each_other_and_leave_time_to_record(store: S
             given.append(rate.reserve(tx, 10, 0.5))
     assert given[0].first >= before + 0.5
     for one, next_one in pairwise(given):
-        assert next_one.first - one.last == pytest.approx(1.0, abs=0.5)
+        assert next_one.first - one.first == pytest.approx(10.0, abs=0.5)
     with store.begin() as tx:
         rate.give_back(tx, given[1], 10)
         rate.give_back(tx, given[2], 10)

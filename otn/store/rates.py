@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from otn.messages import is_audio_or_video
-from otn.policy import MEDIA_PER_SECOND
+from otn.policy import MEDIA_PER_SECOND, MOST_MEDIA_PER_SECOND, MOST_SENDS_PER_SECOND
 from otn.store.engine import Tx, db_epoch, insert_if_new
 from otn.store.schema import rate_bucket
 
@@ -28,7 +28,11 @@ _TAKE = (
     .where(_THIS)
     .values(tat=sa.case((rate_bucket.c.tat < _SOONEST, _SOONEST), else_=rate_bucket.c.tat) + _SECONDS)
 )
-_GIVE_BACK = rate_bucket.update().where(_THIS).values(tat=rate_bucket.c.tat - _SECONDS)
+_GIVE_BACK = (
+    rate_bucket.update()
+    .where(_THIS, rate_bucket.c.tat == sa.bindparam("end", type_=sa.Float))
+    .values(tat=rate_bucket.c.tat - _SECONDS)
+)
 _SLOT = sa.select(rate_bucket.c.tat, _NOW.label("now")).where(_THIS)
 
 
@@ -40,6 +44,11 @@ def kind_of(message: Mapping[str, Any]) -> str:
 def aim(kind: str, per_second: float) -> float:
     """How many of a kind we send a second, where the Page's messages are `per_second`."""
     return min(MEDIA_PER_SECOND, per_second) if kind == MEDIA else per_second
+
+
+def slack(kind: str, per_second: float) -> float:
+    """How late some of `per_second` messages may be, in seconds, and still no second has more than Meta allows."""
+    return (MOST_MEDIA_PER_SECOND if kind == MEDIA else MOST_SENDS_PER_SECOND) / per_second - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +81,10 @@ def reserve(tx: Tx, page_id: str, kind: str, number: int, per_second: float, lea
     return Slot(now=row.now, first=row.tat - number / per_second, end=row.tat)
 
 
-def give_back(
-    tx: Tx, page_id: str, kind: str, number: int, per_second: float, end: float | None = None
-) -> None:
-    """Take back permits that nobody used; with `end` only if nobody has taken any since.
+def give_back(tx: Tx, page_id: str, kind: str, number: int, per_second: float, end: float) -> None:
+    """Take back permits that nobody used, if nobody has taken any since: `end` is what the row said then.
 
     Permits are moments: who took some since would not move up, and the next in line would send beside them.
     """
     values: dict[str, Any] = {"page": page_id, "what": kind, "seconds": number / per_second}
-    tx.execute(_GIVE_BACK if end is None else _GIVE_BACK.where(rate_bucket.c.tat == end), values)
+    tx.execute(_GIVE_BACK, {**values, "end": end})

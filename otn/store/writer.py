@@ -65,7 +65,8 @@ class GroupWriter:
     async def run(self, fn: Callable[[Tx], T]) -> T:
         """Run a function in a transaction that is committed before this returns. In the order of calls.
 
-        Raises what the function raises, or StoreUnavailable. If the caller is cancelled, the function may
+        Raises what the function raises, or StoreUnavailable. A function lets through what the database raises: after
+        it PostgreSQL keeps nothing of the transaction. If the caller is cancelled, the function may
         run all the same. It may run again, after what it did was rolled back.
         """
         (outcome,) = await (await self._hand_in(lambda tx, _one: [fn(tx)], [None]))
