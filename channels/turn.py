@@ -29,6 +29,7 @@ from otn.policy import Allow
 from otn.store import topics
 from otn.store.inbox import InboxRow
 
+LOOKS, LOOK = 5, 0.2  # whether somebody else has Rasa's lock, and seconds between two
 # An event can't be younger than the clocks allow, nor come back later than this without a replay.
 _SURELY_NEW = INBOX_KEPT - timedelta(hours=1)
 
@@ -135,12 +136,32 @@ class Turn:
 
     @asynccontextmanager
     async def _lock(self) -> AsyncIterator[None]:
-        """Rasa's own lock on the conversation: `trigger_intent` and the HTTP API take it too."""
+        """Rasa's own lock on the conversation: `trigger_intent` and the HTTP API take it too.
+
+        In a Redis lock store the ticket of a process that died stays for a minute. Whoever waits behind it, and dies
+        as well, leaves another one: so this waits outside, a moment here and then in the inbox.
+        """
+        for _ in range(LOOKS):
+            if not self._is_locked():
+                break
+            await asyncio.sleep(LOOK)
+        else:
+            raise NotNow("the conversation is locked")
         try:
             async with self.agent.lock_store.lock(self.sender_id):
                 yield
         except LockError as exc:
             raise NotNow("the conversation is locked") from exc
+
+    def _is_locked(self) -> bool:
+        try:
+            lock = self.agent.lock_store.get_lock(self.sender_id)
+        except Exception as exc:  # each kind of store has errors of its own
+            raise NotNow(f"the lock store cannot be read: {type(exc).__name__}") from exc
+        if lock is None:
+            return False
+        lock.remove_expired_tickets()
+        return bool(lock.is_someone_waiting())
 
     @asynccontextmanager
     async def _typing(self) -> AsyncIterator[None]:

@@ -222,6 +222,22 @@ async def test_a_turn_that_raises_is_tried_three_times_and_then_visible(
     assert air.heard("7007") == ["hi"]
 
 
+async def test_the_ticket_of_a_process_that_died_costs_the_event_nothing(air: OnAir) -> None:
+    """In a Redis lock store it stays for a minute; whoever waited behind it would leave another one when it dies."""
+    air.person()
+    air.bot.say("hi")
+    locks = air.agent.lock_store
+    left_behind = locks.issue_ticket("7007", lock_lifetime=60)
+    await air.deliver(message("7007", "hello"))
+    await air.quiet()
+    assert air.heard("7007") == []
+    assert air.rows("inbound_event", "state", "attempts") == [("new", 0)]
+    assert [each.number for each in locks.get_lock("7007").tickets] == [left_behind]
+    locks.finish_serving("7007", left_behind)
+    await air.sweep()
+    assert air.heard("7007") == ["hi"]
+
+
 async def test_a_turn_that_fails_once_is_run_again(air: OnAir) -> None:
     air.person()
     failures = [ValueError("once")]
