@@ -57,7 +57,8 @@ class Graph:
         state, found = admitted
         call = read_call(state.page.id, found)
         media = isinstance(call, Call) and call.is_media
-        over = count_call(state, self._world.settings, self._world.monotonic(), media=media)
+        now = self._world.monotonic()
+        over = count_call(state, self._world.settings, now, self._world.pulse.came(now), media=media)
         if isinstance(call, Refusal):
             return self._finish(request, state, Outcome(refusal=over or call))
         verdict = over or judge(self._world, call)

@@ -13,11 +13,16 @@ from simulator.world import PageState
 SECOND = 1.0
 
 
-def count_call(state: PageState, settings: Settings, now: float, *, media: bool) -> Refusal | None:
-    """Count a call, and refuse it when it is one too many. Refused calls count too: they lengthen the block (RATE)."""
-    over = _hit(state.calls, settings.calls_per_second, now)
+def count_call(
+    state: PageState, settings: Settings, now: float, came: float, *, media: bool
+) -> Refusal | None:
+    """Count a call, and refuse it when it is one too many. Refused calls count too: they lengthen the block (RATE).
+
+    `came`: when it came at the earliest. Only calls that surely came within a second are too many.
+    """
+    over = _hit(state.calls, settings.calls_per_second, now, came)
     rule = f"more than {settings.calls_per_second} calls in a second for one Page (RATE)"
-    if media and _hit(state.media_calls, settings.media_calls_per_second, now):
+    if media and _hit(state.media_calls, settings.media_calls_per_second, now, came):
         over, rule = True, f"more than {settings.media_calls_per_second} audio or video in a second (RATE)"
     return Refusal(rule=rule, code=RATE_LIMIT) if over else None
 
@@ -36,10 +41,10 @@ def _usage(page_id: str, used: int, regain_minutes: int) -> dict[str, str]:
     return {"X-Business-Use-Case-Usage": json.dumps({page_id: [case]}), "X-App-Usage": json.dumps(share)}
 
 
-def _hit(calls: deque[float], limit: int, now: float) -> bool:
+def _hit(calls: deque[float], limit: int, now: float, came: float) -> bool:
     if limit == 0:
         return False
     while calls and calls[0] <= now - SECOND:
         calls.popleft()
-    calls.append(now)
+    calls.append(came)
     return len(calls) > limit

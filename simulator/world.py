@@ -17,6 +17,7 @@ from simulator.faults import Faults
 from simulator.journal import Journal
 from simulator.outbox import Outbox
 from simulator.people import PROFILE_FIELDS, Json, Person, Token
+from simulator.pulse import Pulse
 from simulator.settings import Settings
 
 # Every field an app can subscribe to that this simulator has events for (HOOKS).
@@ -60,6 +61,7 @@ class World:
     ) -> None:
         self.config = config
         self.monotonic = monotonic
+        self.pulse = Pulse(monotonic)
         self.clock = Clock(config.clock_file, wall)
         self.journal = Journal(self.clock.now)
         self.faults = Faults()
