@@ -144,7 +144,7 @@ class Turn:
         for _ in range(LOOKS):
             if not self._is_locked():
                 break
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(LOOK)  # no lock store tells when a ticket is gone
         else:
             raise NotNow("the conversation is locked")
         try:
@@ -156,7 +156,7 @@ class Turn:
     def _is_locked(self) -> bool:
         try:
             lock = self.agent.lock_store.get_lock(self.sender_id)
-        except Exception as exc:  # each kind of store has errors of its own
+        except Exception as exc:  # Redis' errors, or those of whatever store is named: nothing was said yet
             raise NotNow(f"the lock store cannot be read: {type(exc).__name__}") from exc
         if lock is None:
             return False

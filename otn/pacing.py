@@ -20,9 +20,8 @@ from otn.store import Tx, rates
 # Seconds before its moment at which a message is recorded: twice as long as that took lately, and no longer, since a
 # kill in between leaves it in doubt.
 LEAST_LEAD, LONGEST_LEAD = 0.05, 5.0
-FORGET = (
-    10.0  # seconds after which an answer says nothing more of the database's clock: somebody may have set it
-)
+# Seconds after which an answer says nothing more of the database's clock: somebody may have set it.
+FORGET = 10.0
 # Seconds after its moment that a message may leave: a third of the time that lies between the rate and Meta's limit,
 # 11 ms of 34 at 290 a second. The rest is for the way to Meta.
 OURS, LEAST_LATE, LATEST = 1 / 3, 0.005, 0.1
@@ -105,7 +104,7 @@ class Lead:
 async def spread(permits: Permits, number: int, go: Callable[[], object]) -> None:
     """Call `go` at the first so many permitted moments, but for those that are missed."""
     for moment in islice(permits.moments(), number):
-        await asyncio.sleep(max(0.0, moment - elapsed()))
+        await asyncio.sleep(max(0.0, moment - elapsed()))  # the moment itself, which nobody announces
         if elapsed() <= moment + permits.late:
             go()
 

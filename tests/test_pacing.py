@@ -35,6 +35,7 @@ class Clock:
                 await self._yield(0)
 
     async def _sleep(self, seconds: float) -> None:
+        """In place of asyncio's: by this clock, and longer if the sleeper is held."""
         until = self.now + seconds + self._held()
         while self.now < until:
             await self._yield(0)

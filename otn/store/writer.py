@@ -234,7 +234,7 @@ def _attempt_alone(tx: Tx, job: _Job) -> None:
     """Nobody else's work is at stake, so that the transaction itself does what a SAVEPOINT would."""
     try:
         job.outcomes = list(job.fn(tx, list(job.items)))
-    except Exception as exc:
+    except Exception as exc:  # it is the caller's, who waits in another thread
         if is_conflict(exc):
             raise _Conflict from exc
         raise _Failed(exc) from exc
