@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -17,15 +16,6 @@ log = logging.getLogger("simulator")
 DONE = 0
 FAILED = 1
 BAD_CONFIGURATION = 2
-
-
-def keep_moving() -> None:
-    """Look for garbage among what is old hardly ever: with thousands of people that takes a good part of a second.
-
-    Who stands still for so long cannot tell afterwards how many calls came in which second.
-    """
-    young, middle, _old = gc.get_threshold()
-    gc.set_threshold(young, middle, 10_000)
 
 
 async def serve(config: Config) -> None:
@@ -47,7 +37,6 @@ async def serve(config: Config) -> None:
 
 def main() -> int:
     """Run it; the exit code says how it ended."""
-    keep_moving()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     try:
         config = from_environment()
