@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any, TypeVar
 
 from channels.debits import Debits
+from otn import delivery
 from otn.app import App
 from otn.errors import OtnError, SendError
 from otn.graph.aio import AsyncGraph
 from otn.graph.protocol import Sent, build_send
+from otn.models import Contact
+from otn.policy import Decision
 from otn.store import Tx
 from otn.store.writer import GroupWriter
 from otn.vault import Vault
 
 T = TypeVar("T")
+
+
+LINGER = (
+    0.02  # seconds that a conversation's steps wait for each other's commits in a rush; Meta waits for five
+)
 
 
 class NotNow(OtnError):
@@ -64,15 +74,16 @@ class Doors:
         """Run a function that only reads. Raises StoreUnavailable."""
         return await self.writer.read(fn)
 
-    async def look(self, fn: Callable[[Tx], T]) -> T:
-        """The same for a row or two: in an SQLite file they are found sooner than a thread that could look for them.
+    async def may_say(self, person: Contact) -> Decision:
+        """Whether an ordinary reply may go out to this person now. Raises StoreUnavailable."""
+        store = self.app.store
 
-        Nobody who writes keeps it waiting there. Raises StoreUnavailable.
-        """
-        if not self.app.store.is_sqlite:
-            return await self.read(fn)
-        with self.app.store.read() as tx:
-            return fn(tx)
+        def decide() -> Decision:
+            look = partial(delivery.may_say, page_id=person.page_id, psid=person.psid, now=self.now())
+            return store.look(look)
+
+        # In an SQLite file it is found sooner than a thread that could look, and nobody who writes keeps it waiting.
+        return decide() if store.is_sqlite else await asyncio.to_thread(decide)
 
     async def post(
         self, page_id: str, recipient: Mapping[str, str], message: Mapping[str, Any], **more: str | None

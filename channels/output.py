@@ -28,7 +28,7 @@ from otn.errors import NotFound, OtnError, SendError, Unreachable
 from otn.graph.protocol import Sent, with_metadata
 from otn.models import AskAttempt, Attempt, Contact, Delivery, DeliveryState, Origin, split_sender_id
 from otn.policy import Deny, Reason
-from otn.store import Tx, contacts
+from otn.store import contacts
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
         if partner is not None and partner.psid == psid and page_id in (None, partner.page_id):
             return partner
         try:
-            return await self._doors.look(lambda tx: contacts.by_psid(tx, psid, page_id))
+            return await self._doors.read(lambda tx: contacts.by_psid(tx, psid, page_id))
         except NotFound:  # on several pages, and nobody said which
             return None
 
@@ -139,14 +139,11 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
         for note in notes:
             logger.warning("messenger: for contact %s: %s", person.id, note)
         for message in said:
-            decision = await self._doors.look(lambda tx: self._may_say(tx, person))
+            decision = await self._doors.may_say(person)
             if isinstance(decision, Deny):
                 await self._not_said(person, message, f"otn:{uuid4()}", decision)
                 return
             await self._send(person, message)
-
-    def _may_say(self, tx: Tx, person: Contact) -> Any:
-        return delivery.may_say(tx, page_id=person.page_id, psid=person.psid, now=self._doors.now())
 
     async def _send(self, person: Contact, message: _Json) -> None:
         wire_id, sent_at = f"otn:{uuid4()}", self._doors.now()
@@ -160,7 +157,7 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
         outcome = await self._doors.post(person.page_id, to, message, messaging_type="RESPONSE")
         while isinstance(outcome, Unreachable) and self._pauses:
             await asyncio.sleep(self._pauses.pop(0))
-            if isinstance(await self._doors.look(lambda tx: self._may_say(tx, person)), Deny):
+            if isinstance(await self._doors.may_say(person), Deny):
                 break
             outcome = await self._doors.post(person.page_id, to, message, messaging_type="RESPONSE")
         return outcome

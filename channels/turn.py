@@ -19,7 +19,7 @@ from channels.output import NAME, MessengerOutput
 from channels.tracker import Conversation, Lately
 from channels.tracker_store import kept_turns
 from channels.understanding import Sign, Words, metadata_of, understand
-from otn import asking, delivery
+from otn import asking
 from otn.errors import OtnError
 from otn.events import Event, EventKind
 from otn.graph.protocol import build_sender_action
@@ -174,12 +174,7 @@ class Turn:
 
     async def _type_later(self) -> None:
         await asyncio.sleep(self.typing_after)
-        page_id, psid = self.person.page_id, self.person.psid
         with suppress(OtnError):
-            now = self.doors.now()
-            decision = await self.doors.read(
-                lambda tx: delivery.may_say(tx, page_id=page_id, psid=psid, now=now)
-            )
-            if isinstance(decision, Allow):
-                config = self.doors.app.graph_config(page_id)
-                await self.doors.graph.send(build_sender_action(config, psid, "typing_on"))
+            if isinstance(await self.doors.may_say(self.person), Allow):
+                config = self.doors.app.graph_config(self.person.page_id)
+                await self.doors.graph.send(build_sender_action(config, self.person.psid, "typing_on"))

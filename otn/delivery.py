@@ -48,7 +48,7 @@ from otn.policy import (
     react,
 )
 from otn.reactions import affect_page_and_person
-from otn.store import Tx, contacts, deliveries, pages, tokens, topics
+from otn.store import Source, Tx, contacts, deliveries, pages, tokens, topics
 from otn.vault import Vault
 
 LEASE_SECONDS = 60.0  # longer than any send's total deadline
@@ -191,10 +191,10 @@ def leave_unconfirmed(tx: Tx, delivery_id: int, now: datetime) -> bool:
     return _leave_unconfirmed(tx, deliveries.get(tx, delivery_id), now)
 
 
-def may_say(tx: Tx, *, page_id: str, psid: str, now: datetime) -> Decision:
+def may_say(where: Source, *, page_id: str, psid: str, now: datetime) -> Decision:
     """May an ordinary reply of the conversation go out to this person now?"""
-    contact = contacts.find(tx, page_id, psid)
-    return may_reply(contact, _page(tx, page_id), now)
+    contact, page = contacts.with_page(where, page_id, psid) or (None, Page(page_id=page_id))
+    return may_reply(contact, page, now)
 
 
 def record_unsent_reply(

@@ -17,6 +17,7 @@ from otn.store import (
     candidates,
     contacts,
     deliveries,
+    engine,
     estimates,
     figures,
     inbox,
@@ -212,6 +213,7 @@ HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
         "ix_delivery_chunk_id",
         lambda tx: reports.outcomes(tx, 1),
     ),
+    "whether a reply may go out": ("contact_", lambda tx: contacts.with_page(tx, "1", "p10")),
     "a person on a page": ("contact_", lambda tx: contacts.find(tx, "1", "p10")),  # by page or by psid
 }
 AUTOMATIC = {  # SQLite's own names for the indexes of unique constraints
@@ -247,11 +249,18 @@ def plan_of(store: Store, work: Callable[[Tx], Any]) -> str:
             cursor.execute(explain + statement, parameters)
             plans.extend(str(row[-1]) for row in cursor.fetchall())
 
+    def look_up(select: Any, connection: Any, values: Any) -> Any:
+        look(None, connection.cursor(), select.text, select.stored(values), None, False)
+        return rows(select, connection, values)
+
+    rows = engine._Select.rows
     sa.event.listen(store.engine, "before_cursor_execute", look)
+    engine._Select.rows = look_up  # type: ignore[method-assign] # what a Lookup runs is told to no listener
     try:
         with store.engine.connect() as connection, connection.begin() as transaction:
             work(connection)
             transaction.rollback()
     finally:
         sa.event.remove(store.engine, "before_cursor_execute", look)
+        engine._Select.rows = rows  # type: ignore[method-assign]
     return "\n".join(plans)

@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from otn.store.engine import Store, Tx
+from otn.store.engine import Source, Store, Tx
 
-__all__ = ["Store", "Tx"]
+__all__ = ["Source", "Store", "Tx"]

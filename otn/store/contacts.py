@@ -12,14 +12,21 @@ import sqlalchemy as sa
 
 from otn.errors import NotFound
 from otn.events import WindowOpening
-from otn.models import Contact, sender_id_on_page
-from otn.store.engine import Tx, db_epoch, insert_new
-from otn.store.schema import contact
+from otn.models import Contact, Page, sender_id_on_page
+from otn.store import pages
+from otn.store.engine import Lookup, Source, Tx, db_epoch, insert_new
+from otn.store.schema import contact, page
 
-_COLUMNS = tuple(contact.c[name] for name in Contact.__dataclass_fields__)
+_NAMES = tuple(Contact.__dataclass_fields__)
+_COLUMNS = tuple(contact.c[name] for name in _NAMES)
 # Built once, since every event and every reply asks: building takes longer than running.
 _ON_PAGE = sa.select(*_COLUMNS).where(
     contact.c.page_id == sa.bindparam("page"), contact.c.psid == sa.bindparam("person")
+)
+_WITH_PAGE = Lookup(
+    sa.select(*_COLUMNS, *pages.COLUMNS)
+    .select_from(contact.join(page, page.c.page_id == contact.c.page_id))
+    .where(contact.c.page_id == sa.bindparam("page"), contact.c.psid == sa.bindparam("person"))
 )
 # Nobody changes a person's id: whoever only refers to it (FOR KEY SHARE, as a foreign key does) need not wait.
 _SEVERAL_LOCKED = (
@@ -32,8 +39,11 @@ _SEVERAL_LOCKED = (
 _ON_ANY_PAGE = (
     sa.select(*_COLUMNS).where(contact.c.psid == sa.bindparam("person")).order_by(contact.c.page_id)
 )
-_FIRST_WITH_PSID = sa.select(sa.func.min(contact.c.id)).where(contact.c.psid == sa.bindparam("person"))
+_FIRST_WITH_PSID = Lookup(
+    sa.select(sa.func.min(contact.c.id)).where(contact.c.psid == sa.bindparam("person"))
+)
 _BY_ID = sa.select(*_COLUMNS).where(contact.c.id == sa.bindparam("contact"))
+_FOUND = Lookup(_BY_ID)
 _LOCKED = _BY_ID.with_for_update(key_share=True)
 _LATER_WINDOW = (
     contact.update()
@@ -58,8 +68,10 @@ _TAKE_TURN = (
         turn_lease_until=db_epoch() + sa.bindparam("seconds", type_=sa.Float),
     )
 )
-_HOLDS_TURN = (
-    sa.select(_OWN_TURN).where(contact.c.id == sa.bindparam("contact")).with_for_update(key_share=True)
+_HOLDS_TURN = Lookup(
+    sa.select(contact.c.id)
+    .where(contact.c.id == sa.bindparam("contact"), _OWN_TURN)
+    .with_for_update(key_share=True)
 )
 _GIVE_TURN_BACK = (
     contact.update()
@@ -101,12 +113,18 @@ def find(tx: Tx, page_id: str, psid: str) -> Contact | None:
     return _one(tx, _ON_PAGE, {"page": page_id, "person": psid})
 
 
+def with_page(where: Source, page_id: str, psid: str) -> tuple[Contact, Page] | None:
+    """The person on this page, if known, and the page."""
+    for row in _WITH_PAGE.rows(where, page=page_id, person=psid):
+        return _contact(row), Page(**dict(zip(pages.NAMES, row[len(_NAMES) :], strict=True)))
+    return None
+
+
 def get(tx: Tx, contact_id: int) -> Contact:
     """The contact with this id. Raises NotFound."""
-    found = _one(tx, _BY_ID, {"contact": contact_id})
-    if found is None:
-        raise NotFound(f"there is no contact {contact_id}")
-    return found
+    for row in _FOUND.rows(tx, contact=contact_id):
+        return _contact(row)
+    raise NotFound(f"there is no contact {contact_id}")
 
 
 def several(tx: Tx, contact_ids: Sequence[int]) -> list[Contact]:
@@ -153,7 +171,7 @@ def sender_id(tx: Tx, person: Contact) -> str:
 
     Psids are page-scoped, so that this should not happen; if it does, these are two people.
     """
-    first = tx.execute(_FIRST_WITH_PSID, {"person": person.psid}).scalar_one()
+    ((first,),) = _FIRST_WITH_PSID.rows(tx, person=person.psid)
     return person.psid if first == person.id else sender_id_on_page(person.psid, person.page_id)
 
 
@@ -296,12 +314,16 @@ def take_turn(tx: Tx, contact_id: int, owner: str, seconds: float) -> bool:
 
 def holds_turn(tx: Tx, contact_id: int, owner: str) -> bool:
     """Whether the conversation is still leased to this owner, and stays so until the transaction ends."""
-    return bool(tx.execute(_HOLDS_TURN, {"contact": contact_id, "owner": owner}).scalar())
+    return bool(_HOLDS_TURN.rows(tx, contact=contact_id, owner=owner))
 
 
 def give_turn_back(tx: Tx, contact_id: int, owner: str) -> None:
     """Let somebody else lead this conversation."""
     tx.execute(_GIVE_TURN_BACK, {"contact": contact_id, "owner": owner})
+
+
+def _contact(row: tuple[Any, ...]) -> Contact:
+    return Contact(**dict(zip(_NAMES, row, strict=False)))
 
 
 def _one(tx: Tx, query: Any, values: dict[str, Any]) -> Contact | None:

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from otn.store.engine import Lookup, Store, Tx, sqlite_module
+from otn.store.engine import Lookup, Source, Store, Tx, sqlite_module
 from otn.store.migrate import set_journal_mode
 
 _event = sa.table(
@@ -38,9 +38,9 @@ _SESSION_STARTED = (
     .subquery()
 )
 _OF_SESSION = (_event.c.timestamp >= _SESSION_STARTED.c.at) | _SESSION_STARTED.c.at.is_(None)
-_EVENTS = _DATA.order_by(_event.c.id)
-_EVENTS_OF_SESSION = _EVENTS.where(_OF_SESSION)
-_COUNT_OF_SESSION = sa.select(sa.func.count()).select_from(_event).where(_OF_SENDER, _OF_SESSION)
+_EVERY_EVENT = Lookup(_DATA.order_by(_event.c.id))
+_EVENTS_OF_SESSION = Lookup(_DATA.order_by(_event.c.id).where(_OF_SESSION))
+_COUNT_OF_SESSION = Lookup(sa.select(sa.func.count()).select_from(_event).where(_OF_SENDER, _OF_SESSION))
 _APPEND = _event.insert()
 
 
@@ -54,15 +54,16 @@ def engine_for(path: str) -> Engine:
     return store.engine
 
 
-def events(tx: Tx, sender_id: str, *, every_session: bool) -> list[str]:
+def events(where: Source, sender_id: str, *, every_session: bool) -> list[str]:
     """The events of the newest session, or of all, oldest first."""
-    query = _EVENTS if every_session else _EVENTS_OF_SESSION
-    return list(tx.execute(query, {"sender": sender_id}).scalars())
+    lookup = _EVERY_EVENT if every_session else _EVENTS_OF_SESSION
+    return [data for (data,) in lookup.rows(where, sender=sender_id)]
 
 
 def count(tx: Tx, sender_id: str) -> int:
     """How many events the newest session has."""
-    return int(tx.execute(_COUNT_OF_SESSION, {"sender": sender_id}).scalar_one())
+    ((number,),) = _COUNT_OF_SESSION.rows(tx, sender=sender_id)
+    return int(number)
 
 
 def append(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -71,9 +72,9 @@ def append(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
         tx.execute(_APPEND, list(rows))
 
 
-def newest(engine: Engine, sender_id: str, slots: tuple[str, ...], most: int) -> list[str]:
-    """The newest user events, and those that set one of the slots, newest first. Raises what the driver raises."""
-    return [row[0] for row in _newest(slots).rows(engine, sender=sender_id, most=most)]
+def newest(where: Source, sender_id: str, slots: tuple[str, ...], most: int) -> list[str]:
+    """The newest user events, and those that set one of the slots, newest first."""
+    return [data for (data,) in _newest(slots).rows(where, sender=sender_id, most=most)]
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Row
 from otn.models import Delivery, DeliveryState, Origin, Route
 from otn.policy import UNCONFIRMED_AFTER
 from otn.store import chunks
-from otn.store.engine import Tx, chosen, db_epoch, insert_if_new
+from otn.store.engine import Lookup, Tx, chosen, db_epoch, insert_if_new
 from otn.store.schema import UNSETTLED, contact, delivery, topic
 
 COLUMNS = [
@@ -24,6 +24,13 @@ NO_ERROR = {"reason": None, "error": None, "error_code": None, "error_subcode": 
 _SENDING = DeliveryState.SENDING.value
 _UNKNOWN = DeliveryState.UNKNOWN.value
 _QUEUED = DeliveryState.QUEUED.value
+
+_IS_UNNOTED = (
+    delivery.c.contact_id == sa.bindparam("contact"),
+    delivery.c.state == DeliveryState.SENT.value,
+    delivery.c.noted_at.is_(None),
+)
+_FIRST_UNNOTED = Lookup(sa.select(delivery.c.id).where(*_IS_UNNOTED).limit(1))
 
 
 def add(tx: Tx, values: Mapping[str, Any]) -> int | None:
@@ -188,18 +195,14 @@ def accepted_elsewhere(tx: Tx, message_hash: str, contact_id: int) -> bool:
 
 def unnoted(tx: Tx, contact_id: int) -> list[Delivery]:
     """What was sent to this person outside a conversation and is not in the tracker yet, oldest first."""
+    if not _FIRST_UNNOTED.rows(tx, contact=contact_id):
+        return []  # as almost always
     return [_delivery(row) for row in tx.execute(_unnoted(), {"contact": contact_id})]
 
 
 @functools.cache
 def _unnoted() -> Any:
-    # Built once, since every turn asks.
-    return (
-        _select()
-        .where(delivery.c.contact_id == sa.bindparam("contact"), delivery.c.state == DeliveryState.SENT.value)
-        .where(delivery.c.noted_at.is_(None))
-        .order_by(delivery.c.settled_at, delivery.c.id)
-    )
+    return _select().where(*_IS_UNNOTED).order_by(delivery.c.settled_at, delivery.c.id)
 
 
 def note(tx: Tx, delivery_ids: list[int], now: datetime) -> None:

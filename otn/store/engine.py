@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -21,8 +21,12 @@ from sqlalchemy.sql.functions import GenericFunction
 from otn.errors import ConfigError, StoreUnavailable
 from otn.store.schema import UtcDateTime
 
+T = TypeVar("T")
 Tx: TypeAlias = Connection
 """A transaction that is open: what every function beside this module takes first."""
+
+Source: TypeAlias = Connection | Engine
+"""Where something is looked up: in a transaction, or in the database as it is at the moment."""
 
 _BUSY_SECONDS = 10
 # SQLite wakes nobody: who waits for the one writer's place looks again and again, by itself ever more rarely, up to
@@ -95,6 +99,11 @@ class Store:
             reading = connection.execution_options(**self._reading)
             with reading.begin():
                 yield reading
+
+    def look(self, fn: Callable[[Engine], T]) -> T:
+        """Run a function that looks something up (`Lookup`), without a transaction. Raises StoreUnavailable."""
+        with _translated():
+            return fn(self.engine)
 
     def close(self) -> None:
         """Give the connections back. The store opens them again on the next use."""
@@ -295,33 +304,69 @@ def _stored_time(dialect_name: str) -> _Convert:
 
 
 class Lookup:
-    """A SELECT that every turn needs, as text for the driver: SQLAlchemy takes ten times longer than the database.
-
-    Its columns and parameters must be numbers or strings, which need no converting.
-    """
+    """A SELECT that every turn needs, as text for the driver: SQLAlchemy takes ten times longer than the database."""
 
     def __init__(self, query: Any) -> None:
         self._query = query
-        self._compiled: dict[str, Any] = {}
+        self._prepared: dict[str, _Select] = {}
 
-    def rows(self, engine: Engine, **values: Any) -> list[tuple[Any, ...]]:
-        """Its rows, by a connection of its own. Raises what the driver raises."""
-        compiled = self._compile(engine.dialect.name)
-        given = {**compiled.params, **values}
-        connection = engine.raw_connection()
+    def rows(self, where: Source, **values: Any) -> list[tuple[Any, ...]]:
+        """Its rows, in a transaction or by a connection of its own. Raises what a statement of SQLAlchemy's raises."""
+        select = self._prepare(where.dialect)
+        connection = where.connection if isinstance(where, Connection) else where.raw_connection()
         try:
-            cursor = connection.cursor()
-            cursor.execute(str(compiled), [given[name] for name in compiled.positiontup])
-            rows: list[tuple[Any, ...]] = cursor.fetchall()
-            cursor.close()
+            return select.rows(connection, values)
+        except where.dialect.dbapi.Error as exc:
+            raise sa.exc.DBAPIError.instance(
+                select.text, None, exc, where.dialect.dbapi.Error, hide_parameters=True, dialect=where.dialect
+            ) from exc
         finally:
-            connection.close()
-        return rows
+            if isinstance(where, Engine):
+                connection.close()
 
-    def _compile(self, dialect_name: str) -> Any:
-        if dialect_name not in self._compiled:
-            self._compiled[dialect_name] = self._query.compile(dialect=_DIALECTS[dialect_name])
-        return self._compiled[dialect_name]
+    def _prepare(self, dialect: Any) -> _Select:
+        if dialect.name not in self._prepared:
+            self._prepared[dialect.name] = _Select(self._query, _DIALECTS[dialect.name])
+        return self._prepared[dialect.name]
+
+
+class _Select:
+    """A SELECT as the driver takes it, and how values are stored and read."""
+
+    def __init__(self, query: Any, dialect: Any) -> None:
+        compiled = query.compile(dialect=dialect)
+        kinds = {name: bind.type.dialect_impl(dialect) for name, bind in compiled.binds.items()}
+        self.text = str(compiled)
+        self._parameters: list[tuple[str, Any, _Convert | None]] = [
+            (name, compiled.params[name], kinds[name].bind_processor(dialect))
+            for name in compiled.positiontup
+        ]
+        self._columns = list(query.selected_columns)
+        self._dialect = dialect
+        self._reads: list[_Convert | None] | None = (
+            None  # how each column is read; the driver says it with the rows
+        )
+
+    def rows(self, connection: Any, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        cursor = connection.cursor()
+        cursor.execute(self.text, self.stored(values))
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        if self._reads is None:
+            self._reads = [
+                column.type.dialect_impl(self._dialect).result_processor(self._dialect, told[1])
+                for column, told in zip(self._columns, cursor.description, strict=True)
+            ]
+        reads = self._reads
+        cursor.close()
+        return [
+            tuple(read(value) if read else value for read, value in zip(reads, row, strict=True))
+            for row in found
+        ]
+
+    def stored(self, values: Mapping[str, Any]) -> list[Any]:
+        """The parameters as the driver takes them."""
+        given = ((values.get(name, default), convert) for name, default, convert in self._parameters)
+        return [convert(value) if convert else value for value, convert in given]
 
 
 class db_epoch(GenericFunction):  # type: ignore[misc]  # noqa: N801 - named like a function of SQL; untyped base

@@ -12,14 +12,14 @@ import sqlalchemy as sa
 from otn.events import EventKind
 from otn.models import InboxState
 from otn.store import contacts
-from otn.store.engine import Tx, db_epoch, insert_new
+from otn.store.engine import Lookup, Tx, db_epoch, insert_new
 from otn.store.schema import contact, inbound_event
 
 # A turn may end with its process, which says little about the event: whatever else was under way died too.
 MAX_ATTEMPTS = 10
 
 # Built once, since every turn needs them: building takes longer than running.
-_OLDEST = (
+_OLDEST = Lookup(
     sa.select(
         inbound_event.c.id,
         inbound_event.c.page_id,
@@ -226,8 +226,9 @@ def reseal(tx: Tx, event_id: int, sealed: bytes) -> None:
 
 
 def _oldest(tx: Tx, contact_id: int) -> InboxRow | None:
-    row = tx.execute(_OLDEST, {"contact": contact_id}).one_or_none()
-    return InboxRow(**row._mapping) if row else None
+    for row in _OLDEST.rows(tx, contact=contact_id):
+        return InboxRow(**dict(zip(InboxRow.__dataclass_fields__, row, strict=True)))
+    return None
 
 
 def _close(tx: Tx, event_id: int, state: InboxState, now: datetime, error: str | None) -> None:

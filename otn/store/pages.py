@@ -11,8 +11,9 @@ from otn.models import Page
 from otn.store.engine import Tx, insert_if_new
 from otn.store.schema import page
 
-_COLUMNS = tuple(page.c[name] for name in Page.__dataclass_fields__)
-_BY_ID = sa.select(*_COLUMNS).where(page.c.page_id == sa.bindparam("page"))
+NAMES = tuple(Page.__dataclass_fields__)
+COLUMNS = tuple(page.c[name] for name in NAMES)
+_BY_ID = sa.select(*COLUMNS).where(page.c.page_id == sa.bindparam("page"))
 
 
 def ensure(tx: Tx, page_id: str, now: datetime, name: str | None = None) -> Page:
@@ -35,7 +36,7 @@ def find(tx: Tx, page_id: str) -> Page | None:
 
 def every(tx: Tx) -> list[Page]:
     """All pages, by id."""
-    return [Page(**row._mapping) for row in tx.execute(sa.select(*_COLUMNS).order_by(page.c.page_id))]
+    return [Page(**row._mapping) for row in tx.execute(sa.select(*COLUMNS).order_by(page.c.page_id))]
 
 
 def pause(tx: Tx, page_id: str, reason: str, until: datetime | None) -> bool:
