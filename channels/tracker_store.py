@@ -9,14 +9,15 @@ database, in which a commit takes a quarter of the time.
 
 from __future__ import annotations
 
+import functools
 import json
 from contextvars import ContextVar
 from typing import Any
 
 from rasa.core.tracker_store import SQLTrackerStore
-from rasa.shared.core.events import UserUttered
-from rasa.shared.core.trackers import DialogueStateTracker
+from rasa.shared.core.events import Event, UserUttered
 
+from channels.quick_tracker import QuickTracker
 from otn.store import Store, conversations
 
 kept_turns: ContextVar[set[str | None] | None] = ContextVar("kept_turns", default=None)
@@ -56,13 +57,30 @@ class QuickSQLTrackerStore(SQLTrackerStore):  # type: ignore[misc] # Rasa ships 
             turns.update(event.message_id for event in new if isinstance(event, UserUttered))
 
     async def _retrieve(self, sender_id: str, fetch_events_from_all_sessions: bool) -> Any | None:
-        with self._store.read() as tx:
-            kept = conversations.events(tx, sender_id, every_session=fetch_events_from_all_sessions)
+        kept = self._store.look(
+            lambda engine: conversations.events(
+                engine, sender_id, every_session=fetch_events_from_all_sessions
+            )
+        )
         if not kept or not self.domain:
             return None
-        return DialogueStateTracker.from_dict(
-            sender_id, [json.loads(each) for each in kept], self.domain.slots
-        )
+        events = [_restored(json.loads(each)) for each in kept]
+        return QuickTracker.from_events(sender_id, [each for each in events if each], self.domain.slots)
+
+    def init_tracker(self, sender_id: str) -> QuickTracker:
+        """The tracker of a conversation that begins."""
+        return QuickTracker(sender_id, self.domain.slots, max_event_history=self.max_event_history)
+
+
+def _restored(data: dict[str, Any]) -> Any | None:
+    """The event, as `Event.from_parameters` makes it, which looks through all of Rasa's classes for each."""
+    kind = _kind(data["event"]) if "event" in data else None
+    return kind._from_parameters(data) if kind else None
+
+
+@functools.cache
+def _kind(type_name: str) -> Any | None:
+    return Event.resolve_by_type(type_name)
 
 
 def _row(sender_id: str, event: Any) -> dict[str, Any]:

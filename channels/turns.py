@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from channels import afterwards
+from channels import afterwards, planned_runner
 from channels.doors import Doors, NotNow, fault
 from channels.profiles import Profiles
 from channels.turn import Turn
@@ -151,7 +151,10 @@ class Turns:
 
     def _ready_agent(self) -> Any | None:
         agent = self._agent()
-        return agent if agent is not None and agent.is_ready() else None
+        if agent is None or not agent.is_ready():
+            return None
+        planned_runner.quicken(agent.processor)
+        return agent
 
     def _led(self, contact_id: int, _leader: asyncio.Task[None]) -> None:
         del self._leaders[contact_id]
@@ -177,7 +180,9 @@ class Turns:
 
     async def _next(self, contact_id: int, ended: _Ended | None) -> _Step | None:
         """Write down how a step ended and take the next one, in one transaction."""
-        step = await self._doors.write(lambda tx: self._advance(tx, contact_id, ended))
+        (step,) = await self._doors.writer.run_all(self._advance_all, [(contact_id, ended)])
+        if isinstance(step, Exception):
+            raise step
         if ended is not None:
             self._failures.pop(ended.row.id, None)
         if step is None:
@@ -185,6 +190,10 @@ class Turns:
         else:
             self._leased.add(contact_id)
         return step
+
+    def _advance_all(self, tx: Tx, people: list[tuple[int, _Ended | None]]) -> list[_Step | None]:
+        """For all who wait for it at the moment: they share one SAVEPOINT."""
+        return [self._advance(tx, contact_id, ended) for contact_id, ended in people]
 
     def _advance(self, tx: Tx, contact_id: int, ended: _Ended | None) -> _Step | None:
         now = self._doors.now()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import os
 import secrets
 import subprocess
@@ -588,3 +590,42 @@ async def test_whoever_speaks_german_is_answered_in_german(chat: Chat, make: Any
     await chat.say("English please")
     assert await chat.say("what am I signed up for?") == ["utter_otn_status"]
     assert "one message, until 29 September 2027" in chat.output.sent[0]["text"]
+
+
+# --- a model's components without dask ---
+
+
+def test_a_planned_run_gives_what_a_run_by_dask_gives(agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rasa.shared.core.events import ActionExecuted, UserUttered
+    from rasa.shared.core.trackers import DialogueStateTracker
+
+    from channels.planned_runner import PlannedRunner
+
+    slow = agent.processor.graph_runner
+    planned = PlannedRunner(slow)
+
+    async def told(runner: Any, text: str) -> Any:
+        monkeypatch.setattr(agent.processor, "graph_runner", runner)
+        parsed = await agent.parse_message(text)
+        tracker = DialogueStateTracker("7007", agent.domain.slots)
+        said = UserUttered(text, parsed["intent"], parsed["entities"], parsed)
+        tracker.update_with_events([ActionExecuted("action_listen"), said], agent.domain)
+        foreseen = agent.processor.predict_next_with_tracker(tracker)
+        return parsed, foreseen["scores"], foreseen["policy"], foreseen["confidence"]
+
+    for text in ("hi", "tell me when the blue shoe is back", "/ask_news", "xyzzy"):
+        assert asyncio.run(told(planned, text)) == asyncio.run(told(slow, text))
+
+
+def test_it_stands_in_for_rasa_s_own_runner_once(agent: Any) -> None:
+    from rasa.engine.runner.dask import DaskGraphRunner
+
+    from channels.planned_runner import PlannedRunner, quicken
+
+    processor = copy.copy(agent.processor)
+    assert type(processor.graph_runner) is DaskGraphRunner
+    quicken(processor)
+    planned = processor.graph_runner
+    assert type(planned) is PlannedRunner
+    quicken(processor)
+    assert processor.graph_runner is planned
