@@ -25,7 +25,6 @@ from otn.vault import Vault
 
 T = TypeVar("T")
 
-
 LINGER = (
     0.02  # seconds that a conversation's steps wait for each other's commits in a rush; Meta waits for five
 )
@@ -47,7 +46,7 @@ class Doors:
     @classmethod
     def open(cls, app: App) -> Doors:
         """Make them ready; nothing is connected before it is used."""
-        writer = GroupWriter(app.store)
+        writer = GroupWriter(app.store, linger=LINGER)
         debits = Debits(app.store, writer, app.settings.sends_per_second)
         return cls(app=app, writer=writer, graph=AsyncGraph(), debits=debits)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -25,8 +26,11 @@ def clock(offset_file: Path | None) -> Clock:
     if offset_file is None:
         return system_now
 
+    path = os.fspath(offset_file)
+
     def shifted_now() -> datetime:
-        return system_now() + timedelta(seconds=_offset(offset_file))
+        # Asked several times in a turn: to look for a file takes a tenth of the time that opening one does.
+        return system_now() + timedelta(seconds=_offset(offset_file) if os.access(path, os.F_OK) else 0.0)
 
     return shifted_now
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from otn.errors import StoreUnavailable
 from otn.store import Store, Tx, contacts, pages
-from otn.store.writer import LARGEST_GROUP, TRIES, GroupWriter
+from otn.store.writer import LARGEST_GROUP, RUSH, TRIES, GroupWriter, Rush
 
 
 @pytest.fixture
@@ -313,3 +313,38 @@ async def test_reads_do_not_wait_for_the_writer(store: Store, writer: GroupWrite
     assert count == 1
     held.let_go()
     await first
+
+
+# --- in a rush, few commits for many ---
+
+
+def test_a_rush_is_more_jobs_in_a_second_than_a_commit_each_is_worth() -> None:
+    slow, quick = Rush(), Rush()
+    assert not any(slow.goes_on(1, number / (RUSH * 0.9)) for number in range(100))
+    told = [quick.goes_on(1, number / (RUSH * 1.2)) for number in range(100)]
+    assert not any(told[:9])  # too few yet to tell
+    assert all(told[9:])
+
+
+def test_a_rush_is_over_after_a_pause_and_bigger_groups_count_for_what_they_hold() -> None:
+    rush = Rush()
+    assert [rush.goes_on(5, number * 0.02) for number in range(10)][-1]  # 250 a second in fifty groups
+    assert not rush.goes_on(1, 5.0)
+
+
+async def test_who_lingers_shares_commits_and_loses_nothing(store: Store) -> None:
+    commits: list[None] = []
+    sa.event.listen(store.engine, "commit", lambda _connection: commits.append(None))
+    writer = GroupWriter(store, linger=0.1)
+    # As if there had been a rush already: a machine may be too slow for one.
+    writer._rush.goes_on = lambda _jobs, _now: True  # type: ignore[method-assign]
+
+    async def some(name: str) -> None:
+        for number in range(5):
+            await writer.run(add(f"{name} {number}"))
+
+    await asyncio.gather(*(some(f"writer {number}") for number in range(6)))
+    await writer.close()
+    assert len(words(store)) == 30
+    assert len(commits) <= 15
+    store.close()

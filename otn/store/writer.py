@@ -16,6 +16,7 @@ import asyncio
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ LARGEST_GROUP = 200
 MOST_WAITING = 1000
 # How often the same is tried when the database ends it for the sake of another transaction.
 TRIES = 5
+# A commit costs as much as five small jobs: while more than so many come in a second, it is worth waiting for company.
+RUSH = 150
+SMALL_GROUP = 8  # jobs; more share a commit well enough
 
 
 class GroupWriter:
@@ -52,15 +56,20 @@ class GroupWriter:
         most_waiting: int = MOST_WAITING,
         largest_group: int = LARGEST_GROUP,
         breath: float = 0.0,
+        linger: float = 0.0,
     ) -> None:
-        """`largest_group`: items in a transaction. `breath`: seconds after each, for others who write (SQLite)."""
+        """`largest_group`: items in a transaction. Seconds after each: `breath`, for others who write (SQLite), or,
+        while one job follows the other and few share a commit, `linger`, in which some more come.
+        """
         self._store = store
         self._largest_group = largest_group
         self._breath = breath
+        self._linger = linger
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._room = asyncio.Semaphore(most_waiting)
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._rush = Rush()
 
     async def run(self, fn: Callable[[Tx], T]) -> T:
         """Run a function in a transaction that is committed before this returns. In the order of calls.
@@ -127,7 +136,8 @@ class GroupWriter:
             group, going_on = self._next_group()
             if group:
                 self._write(group)
-                time.sleep(self._breath)
+                rushed = self._rush.goes_on(len(group), time.monotonic())
+                time.sleep(self._linger if rushed and len(group) < SMALL_GROUP else self._breath)
 
     def _next_group(self) -> tuple[list[_Job], bool]:
         """Wait for a job and take what waits behind it; False after the last one."""
@@ -167,6 +177,19 @@ class GroupWriter:
                 self._write([job], tries)
             else:
                 job.fail(conflict)
+
+
+class Rush:
+    """Whether one job follows the other lately, by the last ten groups of them."""
+
+    def __init__(self) -> None:
+        self._groups: deque[tuple[float, int]] = deque(maxlen=10)
+
+    def goes_on(self, jobs: int, now: float) -> bool:
+        """A group of so many jobs is done at `now` (seconds): whether more than RUSH a second were done lately."""
+        self._groups.append((now, jobs))
+        (since, _), *later = self._groups
+        return len(later) == 9 and sum(done for _, done in later) > RUSH * (now - since)
 
 
 _Work = Callable[[Tx, list[Any]], Sequence[Any]]
