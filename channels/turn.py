@@ -29,9 +29,12 @@ from otn.policy import Allow
 from otn.store import topics
 from otn.store.inbox import InboxRow
 
-LOOKS, LOOK = 5, 0.2  # whether somebody else has Rasa's lock, and seconds between two
 # An event can't be younger than the clocks allow, nor come back later than this without a replay.
 _SURELY_NEW = INBOX_KEPT - timedelta(hours=1)
+
+
+class Locked(NotNow):
+    """Somebody else is in the conversation: `trigger_intent`, the HTTP API, or a ticket that a dead process left."""
 
 
 class NotSaved(OtnError):
@@ -139,19 +142,15 @@ class Turn:
         """Rasa's own lock on the conversation: `trigger_intent` and the HTTP API take it too.
 
         In a Redis lock store the ticket of a process that died stays for a minute. Whoever waits behind it, and dies
-        as well, leaves another one: so this waits outside, a moment here and then in the inbox.
+        as well, leaves another one: so this waits outside, in the inbox. Raises Locked.
         """
-        for _ in range(LOOKS):
-            if not self._is_locked():
-                break
-            await asyncio.sleep(LOOK)  # no lock store tells when a ticket is gone
-        else:
-            raise NotNow("the conversation is locked")
+        if self._is_locked():
+            raise Locked("the conversation is locked")
         try:
             async with self.agent.lock_store.lock(self.sender_id):
                 yield
         except LockError as exc:
-            raise NotNow("the conversation is locked") from exc
+            raise Locked("the conversation is locked") from exc
 
     def _is_locked(self) -> bool:
         try:

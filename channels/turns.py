@@ -20,7 +20,7 @@ from uuid import uuid4
 from channels import afterwards, planned_runner
 from channels.doors import Doors, NotNow, fault
 from channels.profiles import Profiles
-from channels.turn import Turn
+from channels.turn import Locked, Turn
 from channels.turnstile import Turnstile
 from otn.errors import StoreUnavailable
 from otn.models import Contact, InboxState
@@ -30,6 +30,7 @@ from otn.store.inbox import InboxRow
 logger = logging.getLogger(__name__)
 
 NO_WORD = "the domain has no intent for this event"
+LOOKS, LOOK = 5, 0.2  # whether somebody else has Rasa's lock, and seconds between two; then the sweep looks
 MAX_FAILURES = 3  # of a turn that raises, before a person has to look
 MOST_WAITING = 10_000  # contact ids in memory; the sweep finds whoever did not fit
 
@@ -166,9 +167,7 @@ class Turns:
     async def _lead(self, contact_id: int) -> None:
         """Lead one person's conversation until nothing waits: the task around conversation turns."""
         try:
-            step = await self._next(contact_id, None)
-            while step is not None:
-                step = await self._next(contact_id, await self._take(step))
+            await self._lead_when_free(contact_id)
         except (NotNow, StoreUnavailable) as exc:
             logger.warning("messenger: contact %s waits: %s", contact_id, exc)
         except Exception as exc:  # noqa: BLE001 - one conversation's trouble must not reach the others
@@ -177,6 +176,23 @@ class Turns:
             if contact_id in self._leased and not self._stopping:
                 with suppress(StoreUnavailable):
                     await self._give_back(contact_id)
+
+    async def _lead_when_free(self, contact_id: int, looks: int = LOOKS) -> None:
+        """Whoever dies while somebody else is in the conversation has tried nothing: between two looks the event is
+        as it was.
+        """
+        try:
+            await self._lead_on(contact_id)
+        except Locked:
+            if looks <= 1:
+                raise
+            await asyncio.sleep(LOOK)  # no lock store tells when a ticket is gone
+            await self._lead_when_free(contact_id, looks - 1)
+
+    async def _lead_on(self, contact_id: int) -> None:
+        step = await self._next(contact_id, None)
+        while step is not None:
+            step = await self._next(contact_id, await self._take(step))
 
     async def _next(self, contact_id: int, ended: _Ended | None) -> _Step | None:
         """Write down how a step ended and take the next one, in one transaction."""

@@ -13,6 +13,7 @@ import pytest
 from on_air import HAND_PACE, PAGE, OnAir, event, message, now_ms, on_air, opt_in
 from rasa.shared.core.events import ActiveLoop, SlotSet
 
+from channels.turn import Turn
 from channels.turns import Turns
 from otn import delivery
 from otn.delivery import Order
@@ -236,6 +237,28 @@ async def test_the_ticket_of_a_process_that_died_costs_the_event_nothing(air: On
     locks.finish_serving("7007", left_behind)
     await air.sweep()
     assert air.heard("7007") == ["hi"]
+
+
+async def test_whoever_dies_waiting_for_the_conversation_has_tried_nothing(
+    air: OnAir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    air.person()
+    looked = asyncio.Event()
+    monkeypatch.setattr("channels.turns.LOOK", 3600)
+    is_locked = Turn._is_locked
+
+    def look(turn: Turn) -> bool:
+        looked.set()
+        return is_locked(turn)
+
+    monkeypatch.setattr(Turn, "_is_locked", look)
+    air.agent.lock_store.issue_ticket("7007", lock_lifetime=60)
+    await air.deliver(message("7007", "hello"))
+    await looked.wait()
+    await air.line.doors.write(lambda _tx: None)  # behind what the turn wrote down
+    assert air.rows("inbound_event", "state", "attempts") == [("new", 0)]
+    for leader in air.line.turns._leaders.values():  # as a process ends with its tasks
+        leader.cancel()
 
 
 async def test_a_turn_that_fails_once_is_run_again(air: OnAir) -> None:
