@@ -19,8 +19,9 @@ _Plan = list[tuple[str, Any, list[str]]]
 
 def quicken(processor: Any) -> None:
     """Let Rasa's message processor run its components by a plan; again after a new model was loaded."""
-    if type(getattr(processor, "graph_runner", None)) is DaskGraphRunner:
-        processor.graph_runner = PlannedRunner(processor.graph_runner)
+    runner = getattr(processor, "graph_runner", None)
+    if type(runner) is DaskGraphRunner and {"_graph_schema", "_instantiated_nodes"} <= vars(runner).keys():
+        processor.graph_runner = PlannedRunner(runner)
 
 
 class PlannedRunner(GraphRunner):  # type: ignore[misc] # Rasa ships no types

@@ -18,15 +18,14 @@ from rasa.shared.core.trackers import DialogueStateTracker
 class QuickTracker(DialogueStateTracker):  # type: ignore[misc] # Rasa ships no types
     """A conversation's state. Differs from Rasa's own in nothing but the time that a copy takes."""
 
-    _applied: tuple[int, Event | None, list[Event]] | None = (
-        None  # of how many events, the last of which is which
-    )
+    # Of how many events, which of them is the last, and what counts of them.
+    _applied: tuple[int, Event | None, list[Event]] | None = None
 
     def applied_events(self) -> list[Event]:
         """The events that count: none that was taken back."""
-        state = len(self.events), self.events[-1] if self.events else None
-        if self._applied is None or self._applied[0] != state[0] or self._applied[1] is not state[1]:
-            self._applied = *state, super().applied_events()
+        number, last = len(self.events), self.events[-1] if self.events else None
+        if self._applied is None or self._applied[0] != number or self._applied[1] is not last:
+            self._applied = number, last, super().applied_events()
         return list(self._applied[2])
 
     def init_copy(self) -> QuickTracker:
