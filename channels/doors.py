@@ -1,4 +1,4 @@
-"""What every part of the channel works with: the database, Graph and the time, none of which block the loop."""
+"""What every part of the channel works with: the database, Graph, the time. None of it blocks the loop for long."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from otn.vault import Vault
 
 T = TypeVar("T")
 
-LINGER = (
-    0.02  # seconds that a conversation's steps wait for each other's commits in a rush; Meta waits for five
-)
+# Seconds that a conversation's steps wait for each other's commits in a rush, and webhooks with them: Meta waits for
+# five.
+LINGER = 0.01
 
 
 class NotNow(OtnError):

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
@@ -177,17 +178,17 @@ class Turns:
                 with suppress(StoreUnavailable):
                     await self._give_back(contact_id)
 
-    async def _lead_when_free(self, contact_id: int, looks: int = LOOKS) -> None:
-        """Whoever dies while somebody else is in the conversation has tried nothing: between two looks the event is
-        as it was.
+    async def _lead_when_free(self, contact_id: int) -> None:
+        """Look a few times whether somebody else is still in the conversation; raises Locked after the last.
+
+        Between two looks the event is as it was: whoever dies waiting has tried nothing.
         """
-        try:
-            await self._lead_on(contact_id)
-        except Locked:
-            if looks <= 1:
-                raise
+        for _ in range(LOOKS - 1):
+            with suppress(Locked):
+                await self._lead_on(contact_id)
+                return
             await asyncio.sleep(LOOK)  # no lock store tells when a ticket is gone
-            await self._lead_when_free(contact_id, looks - 1)
+        await self._lead_on(contact_id)
 
     async def _lead_on(self, contact_id: int) -> None:
         step = await self._next(contact_id, None)
@@ -208,8 +209,13 @@ class Turns:
         return step
 
     def _advance_all(self, tx: Tx, people: list[tuple[int, _Ended | None]]) -> list[_Step | None]:
-        """For all who wait for it at the moment: they share one SAVEPOINT."""
-        return [self._advance(tx, contact_id, ended) for contact_id, ended in people]
+        """For all who wait for it at the moment: they share one SAVEPOINT.
+
+        By id, as everybody locks people: else two processes could wait for each other.
+        """
+        in_order = sorted(people, key=itemgetter(0))
+        steps = {contact_id: self._advance(tx, contact_id, ended) for contact_id, ended in in_order}
+        return [steps[contact_id] for contact_id, _ended in people]
 
     def _advance(self, tx: Tx, contact_id: int, ended: _Ended | None) -> _Step | None:
         now = self._doors.now()

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 from on_air import HAND_PACE, PAGE, OnAir, event, message, now_ms, on_air, opt_in
+from rasa.engine.graph import GraphSchema
+from rasa.engine.runner.dask import DaskGraphRunner
 from rasa.shared.core.events import ActiveLoop, SlotSet
 
+from channels.planned_runner import PlannedRunner
 from channels.turn import Turn
 from channels.turns import Turns
 from otn import delivery
@@ -237,6 +240,17 @@ async def test_the_ticket_of_a_process_that_died_costs_the_event_nothing(air: On
     locks.finish_serving("7007", left_behind)
     await air.sweep()
     assert air.heard("7007") == ["hi"]
+
+
+async def test_a_turn_runs_the_model_s_components_by_a_plan(air: OnAir) -> None:
+    air.person()
+    air.bot.say("hi")
+    runner = DaskGraphRunner.create(GraphSchema({}), None, None)
+    air.agent.processor.graph_runner = runner  # as after another model was loaded
+    await air.deliver(message("7007", "hello"))
+    await air.quiet()
+    assert air.heard("7007") == ["hi"]
+    assert type(air.agent.processor.graph_runner) is PlannedRunner
 
 
 async def test_whoever_dies_waiting_for_the_conversation_has_tried_nothing(

@@ -211,6 +211,30 @@ def test_a_lookup_in_a_transaction_sees_what_is_not_committed_and_beside_it_what
         assert beside[0].erase_requested_at is None
 
 
+def test_a_lookup_wants_its_parameters_by_their_names_and_no_others(store: Store) -> None:
+    for wrong in ({}, {"person": "7007"}, {"psid": "7007", "page": "1001"}):
+        with pytest.raises(TypeError, match="psid"):
+            store.look(lambda source, wrong=wrong: PERSON.rows(source, **wrong))
+    assert store.engine.pool.checkedout() == 0
+
+
+def test_after_a_lookup_found_the_server_gone_the_next_one_works(postgresql_store: Store) -> None:
+    store = postgresql_store
+    ask = Lookup(sa.select(sa.func.pg_backend_pid(type_=sa.Integer)))
+    eager = Store.over(sa.create_engine(store.engine.url, future=True, pool_size=3))  # asks nobody beforehand
+    held = [eager.engine.connect() for _ in range(3)]
+    pids = [ask.rows(each)[0][0] for each in held]
+    for each in held:
+        each.close()
+    with store.begin() as tx:
+        for pid in pids:
+            tx.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+    with pytest.raises(StoreUnavailable):
+        eager.look(ask.rows)
+    assert eager.look(ask.rows)[0][0] not in pids
+    eager.close()
+
+
 def test_what_a_lookup_meets_is_what_a_statement_meets_and_its_connection_goes_back(store: Store) -> None:
     nowhere = Lookup(sa.select(sa.column("id")).select_from(sa.table("nowhere")))
     meets = sa.exc.OperationalError if store.is_sqlite else sa.exc.ProgrammingError

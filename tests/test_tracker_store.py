@@ -16,6 +16,7 @@ from rasa.core.tracker_store import SQLTrackerStore
 from rasa.shared.core.domain import Domain
 from rasa.shared.core.events import ActionExecuted, BotUttered, SessionStarted, SlotSet, UserUttered
 
+from channels.quick_tracker import QuickTracker
 from channels.tracker import Conversation
 from channels.tracker_store import QuickSQLTrackerStore
 from otn.errors import StoreUnavailable
@@ -95,6 +96,14 @@ async def test_either_goes_on_where_the_other_ended(opened: Open) -> None:
         assert ours.current_slot_values() == theirs.current_slot_values()
     ids = [each.message_id for each in ours.events if isinstance(each, UserUttered)]
     assert ids == [f"m_{number}" for number in range(6)]
+
+
+async def test_the_conversations_it_begins_and_those_it_finds_copy_quickly(opened: Open) -> None:
+    with opened(QuickSQLTrackerStore) as store:
+        for number in (1, 2):
+            assert type(await store.get_or_create_tracker("7007")) is QuickTracker
+            await say(store, number)
+        assert type(await store.retrieve_full_tracker("7007")) is QuickTracker
 
 
 async def test_it_keeps_the_very_rows_that_rasa_s_own_keeps(opened: Open) -> None:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from otn.errors import StoreUnavailable
 from otn.store import Store, Tx, contacts, pages
-from otn.store.writer import LARGEST_GROUP, RUSH, TRIES, GroupWriter, Rush
+from otn.store.writer import LARGEST_GROUP, RUSH, SMALL_GROUP, TRIES, GroupWriter, Rush
 
 
 @pytest.fixture
@@ -332,19 +332,29 @@ def test_a_rush_is_over_after_a_pause_and_bigger_groups_count_for_what_they_hold
     assert not rush.goes_on(1, 5.0)
 
 
-async def test_who_lingers_shares_commits_and_loses_nothing(store: Store) -> None:
-    commits: list[None] = []
-    sa.event.listen(store.engine, "commit", lambda _connection: commits.append(None))
-    writer = GroupWriter(store, linger=0.1)
-    # As if there had been a rush already: a machine may be too slow for one.
-    writer._rush.goes_on = lambda _jobs, _now: True  # type: ignore[method-assign]
+async def test_the_writer_lingers_only_in_a_rush_in_which_few_share_a_commit(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    rushed = [False]
+    monkeypatch.setattr("otn.store.writer.time.sleep", slept.append)
+    monkeypatch.setattr(Rush, "goes_on", lambda _rush, _jobs, _now: rushed[0])
+    writer = GroupWriter(store, linger=0.2, breath=0.1)
 
-    async def some(name: str) -> None:
-        for number in range(5):
-            await writer.run(add(f"{name} {number}"))
+    async def so_many(jobs: int) -> None:
+        held = Held()
+        waiting = [asyncio.ensure_future(writer.run(held))]
+        await held.entered()
+        waiting += [asyncio.ensure_future(writer.run(lambda _tx: None)) for _ in range(jobs)]
+        await asyncio.sleep(0)  # now they wait
+        held.let_go()
+        await asyncio.gather(*waiting)
 
-    await asyncio.gather(*(some(f"writer {number}") for number in range(6)))
+    for rushed[0], jobs in ((False, 1), (True, 1), (True, SMALL_GROUP - 1), (True, SMALL_GROUP)):
+        await so_many(jobs)
     await writer.close()
-    assert len(words(store)) == 30
-    assert len(commits) <= 15
+    no_rush, few, some, many = slept[0:2], slept[2:4], slept[4:6], slept[6:8]
+    assert no_rush == [0.1, 0.1]
+    assert few == some == [0.2, 0.2]
+    assert many == [0.1, 0.1]  # neither while so many wait, nor after them
     store.close()

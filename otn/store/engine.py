@@ -317,6 +317,8 @@ class Lookup:
         try:
             return select.rows(connection, values)
         except where.dialect.dbapi.Error as exc:
+            if where.dialect.is_disconnect(exc, connection, None):
+                _forget_connections(where, connection, exc)
             raise sa.exc.DBAPIError.instance(
                 select.text, None, exc, where.dialect.dbapi.Error, hide_parameters=True, dialect=where.dialect
             ) from exc
@@ -326,8 +328,17 @@ class Lookup:
 
     def _prepare(self, dialect: Any) -> _Select:
         if dialect.name not in self._prepared:
-            self._prepared[dialect.name] = _Select(self._query, _DIALECTS[dialect.name])
+            self._prepared[dialect.name] = _Select(self._query, _DIALECTS.get(dialect.name, dialect))
         return self._prepared[dialect.name]
+
+
+def _forget_connections(where: Source, connection: Any, why: Exception) -> None:
+    """The server is gone, or was: what else lies in the pool is as old, as SQLAlchemy takes it."""
+    if isinstance(where, Connection):
+        where.invalidate(why)
+    else:
+        connection.invalidate(why)
+        where.dispose()
 
 
 class _Select:
@@ -341,6 +352,7 @@ class _Select:
             (name, compiled.params[name], kinds[name].bind_processor(dialect))
             for name in compiled.positiontup
         ]
+        self._names = {name for name, bind in compiled.binds.items() if bind.required}
         self._columns = list(query.selected_columns)
         self._dialect = dialect
         self._reads: list[_Convert | None] | None = (
@@ -365,6 +377,8 @@ class _Select:
 
     def stored(self, values: Mapping[str, Any]) -> list[Any]:
         """The parameters as the driver takes them."""
+        if values.keys() != self._names:
+            raise TypeError(f"parameters {sorted(values)} instead of {sorted(self._names)}")
         given = ((values.get(name, default), convert) for name, default, convert in self._parameters)
         return [convert(value) if convert else value for value, convert in given]
 

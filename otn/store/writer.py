@@ -35,9 +35,10 @@ LARGEST_GROUP = 200
 MOST_WAITING = 1000
 # How often the same is tried when the database ends it for the sake of another transaction.
 TRIES = 5
-# A commit costs as much as five small jobs: while more than so many come in a second, it is worth waiting for company.
-RUSH = 150
-SMALL_GROUP = 8  # jobs; more share a commit well enough
+# A commit costs as much as five small jobs: in a rush it is worth waiting for company. Fifty messages a second make
+# one, with three jobs each; before that, the wait would save nobody anything.
+RUSH = 150  # jobs a second
+SMALL_GROUP = 8  # jobs; more share a commit well enough, and that many waiting need wait for no more
 
 
 class GroupWriter:
@@ -59,7 +60,7 @@ class GroupWriter:
         linger: float = 0.0,
     ) -> None:
         """`largest_group`: items in a transaction. Seconds after each: `breath`, for others who write (SQLite), or,
-        while one job follows the other and few share a commit, `linger`, in which some more come.
+        in a rush in which few share a commit, `linger`, in which some more come.
         """
         self._store = store
         self._largest_group = largest_group
@@ -137,7 +138,8 @@ class GroupWriter:
             if group:
                 self._write(group)
                 rushed = self._rush.goes_on(len(group), time.monotonic())
-                time.sleep(self._linger if rushed and len(group) < SMALL_GROUP else self._breath)
+                few = max(len(group), self._jobs.qsize()) < SMALL_GROUP
+                time.sleep(self._linger if rushed and few else self._breath)
 
     def _next_group(self) -> tuple[list[_Job], bool]:
         """Wait for a job and take what waits behind it; False after the last one."""
