@@ -76,13 +76,9 @@ class Doors:
     async def may_say(self, person: Contact) -> Decision:
         """Whether an ordinary reply may go out to this person now. Raises StoreUnavailable."""
         store = self.app.store
-
-        def decide() -> Decision:
-            look = partial(delivery.may_say, page_id=person.page_id, psid=person.psid, now=self.now())
-            return store.look(look)
-
+        decide = partial(delivery.may_say, page_id=person.page_id, psid=person.psid, now=self.now())
         # In an SQLite file it is found sooner than a thread that could look, and nobody who writes keeps it waiting.
-        return decide() if store.is_sqlite else await asyncio.to_thread(decide)
+        return store.look(decide) if store.is_sqlite else await asyncio.to_thread(store.look, decide)
 
     async def post(
         self, page_id: str, recipient: Mapping[str, str], message: Mapping[str, Any], **more: str | None

@@ -15,8 +15,15 @@ from rasa.shared.core.slots import Slot
 from rasa.shared.core.trackers import DialogueStateTracker
 
 # What `copy.copy` asks for.
-_WAYS_TO_COPY = {"__copy__", "__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__"}
-_WAYS_TO_COPY |= {"__getstate__", "__setstate__"}
+_WAYS_TO_COPY = {
+    "__copy__",
+    "__reduce__",
+    "__reduce_ex__",
+    "__getnewargs__",
+    "__getnewargs_ex__",
+    "__getstate__",
+    "__setstate__",
+}
 
 
 class QuickTracker(DialogueStateTracker):  # type: ignore[misc] # Rasa ships no types

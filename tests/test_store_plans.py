@@ -254,13 +254,14 @@ def plan_of(store: Store, work: Callable[[Tx], Any]) -> str:
         return rows(select, connection, values)
 
     rows = engine._Select.rows
+    patch = pytest.MonkeyPatch()  # what a Lookup runs is told to no listener
+    patch.setattr(engine._Select, "rows", look_up)
     sa.event.listen(store.engine, "before_cursor_execute", look)
-    engine._Select.rows = look_up  # type: ignore[method-assign] # what a Lookup runs is told to no listener
     try:
         with store.engine.connect() as connection, connection.begin() as transaction:
             work(connection)
             transaction.rollback()
     finally:
         sa.event.remove(store.engine, "before_cursor_execute", look)
-        engine._Select.rows = rows  # type: ignore[method-assign]
+        patch.undo()
     return "\n".join(plans)

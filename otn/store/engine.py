@@ -355,9 +355,8 @@ class _Select:
         self._names = {name for name, bind in compiled.binds.items() if bind.required}
         self._columns = list(query.selected_columns)
         self._dialect = dialect
-        self._reads: list[_Convert | None] | None = (
-            None  # how each column is read; the driver says it with the rows
-        )
+        # How each column is read: the driver says with the first rows what it hands out.
+        self._reads: list[_Convert | None] | None = None
 
     def rows(self, connection: Any, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         cursor = connection.cursor()

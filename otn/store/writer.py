@@ -139,6 +139,7 @@ class GroupWriter:
                 self._write(group)
                 rushed = self._rush.goes_on(len(group), time.monotonic())
                 few = max(len(group), self._jobs.qsize()) < SMALL_GROUP
+                # In a thread of its own; nobody announces the jobs to come, nor what other processes write.
                 time.sleep(self._linger if rushed and few else self._breath)
 
     def _next_group(self) -> tuple[list[_Job], bool]:
