@@ -13,23 +13,18 @@ from rasa.engine.exceptions import GraphRunError
 from rasa.engine.runner.dask import DaskGraphRunner
 from rasa.engine.runner.interface import GraphRunner
 
+from channels.quick_components import quick_node
+
 # What runs after what: a node's name, the node, and whose results it takes.
 _Plan = list[tuple[str, Any, list[str]]]
 
 
-def quicken(processor: Any) -> None:
-    """Let Rasa's message processor run its components by a plan; again after a new model was loaded."""
-    runner = getattr(processor, "graph_runner", None)
-    if type(runner) is DaskGraphRunner and {"_graph_schema", "_instantiated_nodes"} <= vars(runner).keys():
-        processor.graph_runner = PlannedRunner(runner)
-
-
 class PlannedRunner(GraphRunner):  # type: ignore[misc] # Rasa ships no types
-    """Runs the nodes of a runner of Rasa's, which it shares with it: same nodes, same inputs, same results."""
+    """Runs the nodes of a runner of Rasa's: same nodes, same inputs, same results."""
 
     def __init__(self, runner: DaskGraphRunner) -> None:
         self._schema = runner._graph_schema
-        self._nodes = runner._instantiated_nodes
+        self._nodes = {name: quick_node(node) for name, node in runner._instantiated_nodes.items()}
         self._plans: dict[tuple[frozenset[str], tuple[str, ...]], _Plan] = {}
 
     @classmethod

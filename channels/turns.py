@@ -18,9 +18,10 @@ from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
-from channels import afterwards, planned_runner
+from channels import afterwards
 from channels.doors import Doors, NotNow, fault
 from channels.profiles import Profiles
+from channels.quicken import quicken
 from channels.turn import Locked, Turn
 from channels.turnstile import Turnstile
 from otn.errors import StoreUnavailable
@@ -155,7 +156,7 @@ class Turns:
         agent = self._agent()
         if agent is None or not agent.is_ready():
             return None
-        planned_runner.quicken(agent.processor)
+        quicken(agent.processor)
         return agent
 
     def _led(self, contact_id: int, _leader: asyncio.Task[None]) -> None:

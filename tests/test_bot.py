@@ -617,10 +617,87 @@ def test_a_planned_run_gives_what_a_run_by_dask_gives(agent: Any, monkeypatch: p
         assert asyncio.run(told(planned, text)) == asyncio.run(told(slow, text))
 
 
+def test_a_whole_conversation_goes_the_same_way(agent: Any) -> None:
+    """Stories, rules and words that nobody knows, with the trained model: Rasa's own way beside ours."""
+    from rasa.shared.core.trackers import DialogueStateTracker
+
+    from channels.planned_runner import PlannedRunner
+    from channels.quick_tracker import QuickTracker
+
+    runner = agent.processor.graph_runner
+    slow = _Led(agent, runner, DialogueStateTracker)
+    quick = _Led(agent, PlannedRunner(runner), QuickTracker)
+    for said in (
+        *(
+            "hi",
+            "is the blue shoe in stock?",
+            "thanks",
+            "/ask_news",
+            "xyzzy",
+            "hi",
+            "/ask_price",
+            "what do I get?",
+        ),
+        *(
+            "/affirm",
+            "tell me when the blue shoe is back",
+            "/deny",
+            "speak German",
+            "hallo",
+            "/ask_news",
+            "hi",
+        ),
+    ):
+        assert quick.hears(said) == slow.hears(said)
+
+
+class _Led:
+    """A conversation with a model, by one of two runners; actions are foreseen, not run."""
+
+    def __init__(self, agent: Any, runner: Any, tracker: Any) -> None:
+        self._processor = copy.copy(agent.processor)
+        self._processor.graph_runner = runner
+        self._domain = agent.domain
+        self._tracker = tracker("7007", agent.domain.slots)
+        self._listens()
+
+    def hears(self, text: str) -> list[Any]:
+        """What was understood, and each prediction until it listens again."""
+        from rasa.core.channels.channel import UserMessage
+        from rasa.shared.core.events import UserUttered
+
+        parsed = asyncio.run(self._processor.parse_message(UserMessage(text), self._tracker))
+        said = UserUttered(text, parsed["intent"], parsed["entities"], parsed)
+        self._tracker.update(said)
+        self._tracker.update_with_events(self._domain.slots_for_entities(parsed["entities"]), self._domain)
+        told = [parsed]
+        for _ in range(5):
+            told.append(self._foresees())
+            if self._tracker.latest_action_name == "action_listen":
+                return told
+        self._listens()
+        return told
+
+    def _foresees(self) -> Any:
+        from rasa.shared.core.events import ActionExecuted
+
+        foreseen = self._processor._predict_next_with_tracker(self._tracker)
+        self._tracker.update_with_events(foreseen.events, self._domain)
+        action = self._domain.action_names_or_texts[foreseen.max_confidence_index]
+        self._tracker.update(ActionExecuted(action, hide_rule_turn=foreseen.hide_rule_turn))
+        return action, foreseen.policy_name, foreseen.probabilities, foreseen.hide_rule_turn
+
+    def _listens(self) -> None:
+        from rasa.shared.core.events import ActionExecuted
+
+        self._tracker.update(ActionExecuted("action_listen"))
+
+
 def test_it_stands_in_for_rasa_s_own_runner_once(agent: Any) -> None:
     from rasa.engine.runner.dask import DaskGraphRunner
 
-    from channels.planned_runner import PlannedRunner, quicken
+    from channels.planned_runner import PlannedRunner
+    from channels.quicken import quicken
 
     processor = copy.copy(agent.processor)
     assert type(processor.graph_runner) is DaskGraphRunner
@@ -629,3 +706,22 @@ def test_it_stands_in_for_rasa_s_own_runner_once(agent: Any) -> None:
     assert type(planned) is PlannedRunner
     quicken(processor)
     assert processor.graph_runner is planned
+    assert not agent.domain.is_empty()
+
+
+def test_a_conversation_that_begins_has_a_quick_tracker_behind_rasa_s_wrapping(
+    agent: Any, tmp_path: Path
+) -> None:
+    from rasa.core.tracker_store import FailSafeTrackerStore
+
+    from channels.quick_tracker import QuickTracker
+    from channels.quicken import quicken
+    from channels.tracker_store import QuickSQLTrackerStore
+
+    processor = copy.copy(agent.processor)
+    ours = QuickSQLTrackerStore(agent.domain, db=str(tmp_path / "rasa.db"))
+    processor.tracker_store = FailSafeTrackerStore(ours)
+    quicken(processor)
+    tracker = asyncio.run(processor.tracker_store.get_or_create_tracker("7007", max_event_history=7))
+    assert type(tracker) is QuickTracker
+    assert tracker.events.maxlen == 7

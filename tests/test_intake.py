@@ -16,9 +16,9 @@ from otn import intake
 from otn.events import Event, parse
 from otn.models import Contact, InboxState, OtnToken, Page, TokenState
 from otn.store import Store, Tx, contacts, deliveries, inbox, pages, requests, tokens, topics
-from otn.store.engine import _Select
 from otn.store.schema import audit, contact, delivery, inbound_event, otn_token
 from otn.store.schema import page as page_table
+from otn.store.statements import _Select
 from otn.store.writer import GroupWriter
 from otn.vault import Vault
 

@@ -12,46 +12,15 @@ from rasa.engine.exceptions import GraphRunError
 from rasa.engine.graph import GraphComponent, GraphSchema, SchemaNode
 from rasa.engine.runner.dask import DaskGraphRunner
 from rasa.shared.core import events
-from rasa.shared.core.domain import Domain
 from rasa.shared.core.slots import Slot, TextSlot
 from rasa.shared.core.trackers import DialogueStateTracker
 
 from channels.planned_runner import PlannedRunner
 from channels.quick_tracker import QuickTracker
+from tests.conversations import CONVERSATIONS, DOMAIN
 
-DOMAIN = Domain.from_yaml("""
-version: "3.1"
-intents: [greet, tell]
-actions: [action_greet]
-slots:
-  colour: {type: text, initial_value: blue, mappings: [{type: custom}]}
-  size: {type: categorical, values: [s, m], mappings: [{type: custom}]}
-  sizes: {type: list, influence_conversation: false, mappings: [{type: custom}]}
-forms: {order_form: {required_slots: [size]}}
-""")
-MAKE = [
-    lambda: events.UserUttered("hi", {"name": "greet", "confidence": 1.0}),
-    lambda: events.UserUttered("a blue one", {"name": "tell"}, [{"entity": "colour", "value": "blue"}]),
-    lambda: events.ActionExecuted("action_listen"),
-    lambda: events.ActionExecuted("action_greet"),
-    lambda: events.ActionExecuted("action_greet", hide_rule_turn=True),
-    lambda: events.ActionExecuted("order_form"),
-    lambda: events.ActiveLoop("order_form"),
-    lambda: events.ActiveLoop(None),
-    lambda: events.ActionExecutionRejected("order_form"),
-    lambda: events.SlotSet("colour", "red"),
-    lambda: events.SlotSet("size", "m"),
-    lambda: events.SlotSet("sizes", ["s"]),
-    lambda: events.BotUttered("hello"),
-    events.ActionReverted,
-    events.UserUtteranceReverted,
-    events.AllSlotsReset,
-    events.Restarted,
-    events.SessionStarted,
-    lambda: events.FollowupAction("action_greet"),
-    events.ConversationPaused,
-]
-CONVERSATIONS = st.lists(st.sampled_from(MAKE), max_size=30).map(lambda each: [make() for make in each])
+RULE_ONLY = {"rule_only_slots": ["size"], "rule_only_loops": ["order_form"]}
+PAST = ({}, {"omit_unset_slots": True}, {"ignore_rule_only_turns": True, "rule_only_data": RULE_ONLY})
 
 
 def both(said: list[Any], **options: Any) -> tuple[QuickTracker, DialogueStateTracker]:
@@ -65,7 +34,7 @@ def both(said: list[Any], **options: Any) -> tuple[QuickTracker, DialogueStateTr
 
 def state(tracker: DialogueStateTracker) -> dict[str, Any]:
     """Everything that it holds, slots with all their attributes."""
-    held = {name: value for name, value in vars(tracker).items() if name != "_applied"}
+    held = {name: value for name, value in vars(tracker).items() if name not in {"_applied", "_memory"}}
     held["slots"] = {name: (type(slot), vars(slot)) for name, slot in tracker.slots.items()}
     held["events"] = [each.as_dict() for each in tracker.events]
     held["latest_message"] = tracker.latest_message.as_dict()
@@ -91,8 +60,24 @@ def _prior(tracker: DialogueStateTracker) -> list[tuple[DialogueStateTracker, bo
 @given(CONVERSATIONS)
 def test_policies_see_the_same_past_in_it(said: list[Any]) -> None:
     quick, slow = both(said)
-    for options in ({}, {"omit_unset_slots": True}, {"ignore_rule_only_turns": True, "rule_only_data": {}}):
+    for options in PAST:
         assert quick.past_states(DOMAIN, **options) == slow.past_states(DOMAIN, **options)
+
+
+@given(CONVERSATIONS, st.lists(st.booleans(), min_size=30, max_size=30))
+def test_policies_that_ask_again_and_write_into_what_they_got_see_the_same(
+    said: list[Any], asked: list[bool]
+) -> None:
+    quick, slow = both([])
+    for each, ask in zip(said, asked, strict=False):
+        quick.update(copy.deepcopy(each))
+        slow.update(copy.deepcopy(each))
+        for options in PAST if ask else ():
+            told = quick.past_states(DOMAIN, **options)
+            assert told == slow.past_states(DOMAIN, **options)
+            for state in told:
+                state.pop("slots", None)
+                state.get("user", {}).clear()
 
 
 @given(CONVERSATIONS, st.sampled_from([None, 1, 5]))

@@ -14,9 +14,10 @@ import sqlalchemy as sa
 
 from otn.errors import ConfigError, StoreUnavailable
 from otn.store import Store, Tx, contacts, engine, pages
-from otn.store.engine import Lookup, db_epoch, insert_if_new
+from otn.store.engine import db_epoch
 from otn.store.schema import contact as contact_table
 from otn.store.schema import page as page_table
+from otn.store.statements import insert_if_new
 
 # --- transactions ---
 
@@ -176,72 +177,3 @@ def test_the_database_s_clock_is_the_time(store: Store) -> None:
     with store.read() as tx:
         told = tx.execute(sa.select(db_epoch())).scalar_one()
     assert abs(told - datetime.now(timezone.utc).timestamp()) < 2
-
-
-# --- statements that every turn needs ---
-
-PERSON = Lookup(
-    sa.select(contact_table, page_table)
-    .join(page_table, page_table.c.page_id == contact_table.c.page_id)
-    .where(contact_table.c.psid == sa.bindparam("psid"))
-)
-
-
-def test_a_lookup_finds_what_a_statement_of_sqlalchemy_s_finds(
-    store: Store, make: Any, now: datetime
-) -> None:
-    person = make.contact()
-    with store.begin() as tx:
-        pages.pause(tx, person.page_id, "spam", now)
-        slow = [tuple(row) for row in tx.execute(PERSON._query, {"psid": person.psid})]
-        assert PERSON.rows(tx, psid=person.psid) == slow
-    assert store.look(lambda source: PERSON.rows(source, psid=person.psid)) == slow
-    assert now in slow[0]  # times too, aware and in UTC
-    assert store.look(lambda source: PERSON.rows(source, psid="nobody")) == []
-
-
-def test_a_lookup_in_a_transaction_sees_what_is_not_committed_and_beside_it_what_is(
-    store: Store, make: Any, now: datetime
-) -> None:
-    person = make.contact()
-    with store.begin() as tx:
-        contacts.request_erasure(tx, person.id, now)
-        assert contacts.with_page(tx, person.page_id, person.psid)[0].erase_requested_at == now
-        beside = store.look(lambda source: contacts.with_page(source, person.page_id, person.psid))
-        assert beside[0].erase_requested_at is None
-
-
-def test_a_lookup_wants_its_parameters_by_their_names_and_no_others(store: Store) -> None:
-    for wrong in ({}, {"person": "7007"}, {"psid": "7007", "page": "1001"}):
-        with pytest.raises(TypeError, match="psid"):
-            store.look(lambda source, wrong=wrong: PERSON.rows(source, **wrong))
-    assert store.engine.pool.checkedout() == 0
-
-
-def test_after_a_lookup_found_the_server_gone_the_next_one_works(postgresql_store: Store) -> None:
-    store = postgresql_store
-    ask = Lookup(sa.select(sa.func.pg_backend_pid(type_=sa.Integer)))
-    eager = Store.over(sa.create_engine(store.engine.url, future=True, pool_size=3))  # asks nobody beforehand
-    held = [eager.engine.connect() for _ in range(3)]
-    pids = [ask.rows(each)[0][0] for each in held]
-    for each in held:
-        each.close()
-    with store.begin() as tx:
-        for pid in pids:
-            tx.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
-    with pytest.raises(StoreUnavailable):
-        eager.look(ask.rows)
-    assert eager.look(ask.rows)[0][0] not in pids
-    eager.close()
-
-
-def test_what_a_lookup_meets_is_what_a_statement_meets_and_its_connection_goes_back(store: Store) -> None:
-    nowhere = Lookup(sa.select(sa.column("id")).select_from(sa.table("nowhere")))
-    meets = sa.exc.OperationalError if store.is_sqlite else sa.exc.ProgrammingError
-    with store.engine.connect() as connection, pytest.raises(meets):
-        nowhere.rows(connection)
-    with pytest.raises(StoreUnavailable if store.is_sqlite else meets):
-        store.look(nowhere.rows)
-    assert store.engine.pool.checkedout() == 0
-    with pytest.raises(StoreUnavailable):
-        Store("postgresql://nobody@127.0.0.1:9/nothing").look(nowhere.rows)

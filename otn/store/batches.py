@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from otn.models import Contact, Delivery, DeliveryState, Route
 from otn.store import chunks
 from otn.store.deliveries import COLUMNS, NEW, NO_ERROR, made
-from otn.store.engine import Tx, db_epoch, insert_new
+from otn.store.engine import Tx, db_epoch
 from otn.store.schema import chunk, contact, delivery, topic
+from otn.store.statements import insert_new
 
 _QUEUED = DeliveryState.QUEUED.value
 _SENDING = DeliveryState.SENDING.value

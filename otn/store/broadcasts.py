@@ -12,8 +12,9 @@ from sqlalchemy.engine import Row
 
 from otn.errors import NotFound
 from otn.models import Broadcast, BroadcastState
-from otn.store.engine import Tx, insert_if_new, insert_new
+from otn.store.engine import Tx
 from otn.store.schema import broadcast, broadcast_psid, topic
+from otn.store.statements import insert_if_new, insert_new
 
 _COLUMNS = tuple(
     broadcast.c["skip_if_late_seconds" if name == "skip_if_late" else name]

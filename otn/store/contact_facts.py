@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from otn.store.engine import Tx, insert_new
+from otn.store.engine import Tx
 from otn.store.schema import contact_attribute, contact_tag
+from otn.store.statements import insert_new
 
 _ATTRIBUTES = sa.select(
     contact_attribute.c.contact_id, contact_attribute.c.name, contact_attribute.c.value

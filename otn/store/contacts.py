@@ -14,8 +14,9 @@ from otn.errors import NotFound
 from otn.events import WindowOpening
 from otn.models import Contact, Page, sender_id_on_page
 from otn.store import pages
-from otn.store.engine import Lookup, Source, Tx, db_epoch, insert_new
+from otn.store.engine import Source, Tx, db_epoch
 from otn.store.schema import contact, page
+from otn.store.statements import Lookup, insert_new
 
 _NAMES = tuple(Contact.__dataclass_fields__)
 _COLUMNS = tuple(contact.c[name] for name in _NAMES)

@@ -15,8 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from otn.store.engine import Lookup, Source, Store, Tx, sqlite_module
+from otn.store.engine import Source, Store, Tx, sqlite_module
 from otn.store.migrate import set_journal_mode
+from otn.store.statements import Append, Lookup
 
 _event = sa.table(
     "events",
@@ -41,7 +42,7 @@ _OF_SESSION = (_event.c.timestamp >= _SESSION_STARTED.c.at) | _SESSION_STARTED.c
 _EVERY_EVENT = Lookup(_DATA.order_by(_event.c.id))
 _EVENTS_OF_SESSION = Lookup(_DATA.order_by(_event.c.id).where(_OF_SESSION))
 _COUNT_OF_SESSION = Lookup(sa.select(sa.func.count()).select_from(_event).where(_OF_SENDER, _OF_SESSION))
-_APPEND = _event.insert()
+_APPEND = Append(_event, ("sender_id", "type_name", "timestamp", "intent_name", "action_name", "data"))
 
 
 def engine_for(path: str) -> Engine:
@@ -68,8 +69,7 @@ def count(tx: Tx, sender_id: str) -> int:
 
 def append(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
     """Keep events, in this order."""
-    if rows:
-        tx.execute(_APPEND, list(rows))
+    _APPEND.rows(tx, rows)
 
 
 def newest(where: Source, sender_id: str, slots: tuple[str, ...], most: int) -> list[str]:

@@ -6,8 +6,9 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from otn.store.engine import Tx, insert_if_new
+from otn.store.engine import Tx
 from otn.store.schema import deletion_request
+from otn.store.statements import insert_if_new
 
 
 def record(tx: Tx, code: str, user_hash: str, now: datetime) -> str:

@@ -13,8 +13,9 @@ from sqlalchemy.engine import Row
 from otn.models import Delivery, DeliveryState, Origin, Route
 from otn.policy import UNCONFIRMED_AFTER
 from otn.store import chunks
-from otn.store.engine import Lookup, Tx, chosen, db_epoch, insert_if_new
+from otn.store.engine import Tx, chosen, db_epoch
 from otn.store.schema import UNSETTLED, contact, delivery, topic
+from otn.store.statements import Lookup, insert_if_new
 
 COLUMNS = [
     name for name in Delivery.__dataclass_fields__ if name not in ("page_id", "psid", "topic")

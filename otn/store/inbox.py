@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from otn.events import EventKind
 from otn.models import InboxState
 from otn.store import contacts
-from otn.store.engine import Lookup, Tx, db_epoch, insert_new
+from otn.store.engine import Tx, db_epoch
 from otn.store.schema import contact, inbound_event
+from otn.store.statements import Lookup, insert_new
 
 # A turn may end with its process, which says little about the event: whatever else was under way died too.
 MAX_ATTEMPTS = 10

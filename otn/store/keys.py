@@ -7,8 +7,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from otn.errors import ConfigError
-from otn.store.engine import Tx, insert_if_new
+from otn.store.engine import Tx
 from otn.store.schema import encryption_key, setting
+from otn.store.statements import insert_if_new
 from otn.vault import Vault
 
 _HASH_KEY = "hash_key_fingerprint"

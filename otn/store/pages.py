@@ -8,8 +8,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from otn.models import Page
-from otn.store.engine import Tx, insert_if_new
+from otn.store.engine import Tx
 from otn.store.schema import page
+from otn.store.statements import insert_if_new
 
 NAMES = tuple(Page.__dataclass_fields__)
 COLUMNS = tuple(page.c[name] for name in NAMES)

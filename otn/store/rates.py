@@ -14,8 +14,9 @@ import sqlalchemy as sa
 
 from otn.messages import is_audio_or_video
 from otn.policy import MEDIA_PER_SECOND, MOST_MEDIA_PER_SECOND, MOST_SENDS_PER_SECOND
-from otn.store.engine import Tx, db_epoch, insert_if_new
+from otn.store.engine import Tx, db_epoch
 from otn.store.schema import rate_bucket
+from otn.store.statements import insert_if_new
 
 MESSAGES, MEDIA = "messages", "media"
 

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from otn.models import AskingHistory, RequestState
 from otn.policy import CAPPED_PERIOD
-from otn.store.engine import Tx, insert_if_new
+from otn.store.engine import Tx
 from otn.store.schema import permission_request, topic
+from otn.store.statements import insert_if_new
 
 _WENT_TO = sa.select(permission_request.c.id, permission_request.c.contact_id).where(
     permission_request.c.id.in_(sa.bindparam("requests", expanding=True))

@@ -13,8 +13,9 @@ from sqlalchemy.engine import Row
 
 from otn.errors import NotFound
 from otn.models import OtnToken, TokenCount, TokenState
-from otn.store.engine import Tx, insert_new
+from otn.store.engine import Tx
 from otn.store.schema import contact, delivery, otn_token, topic
+from otn.store.statements import insert_new
 
 _AVAILABLE = TokenState.AVAILABLE.value
 

@@ -11,8 +11,9 @@ from sqlalchemy.engine import Row
 from otn import messages
 from otn.errors import NotFound
 from otn.models import TOPIC_NAME, Topic
-from otn.store.engine import Tx, insert_if_new
+from otn.store.engine import Tx
 from otn.store.schema import topic
+from otn.store.statements import insert_if_new
 
 NAME_IN_TITLE = "{name}"  # in a family's title: the rest of the topic's name, in words
 

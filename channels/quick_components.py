@@ -1,0 +1,234 @@
+"""Some of Rasa's components, quicker: what remembers stories, what knows rules, and what tells intents apart.
+
+They give what Rasa's give, from the same trained model, and stand in for them while a model runs; their names are
+Rasa's, because predictions tell them. Tests hold each against Rasa's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from rasa.core.constants import POLICY_MAX_HISTORY
+from rasa.core.policies import memoization, rule_policy
+from rasa.nlu.classifiers import logistic_regression_classifier
+from rasa.shared.core.constants import PREVIOUS_ACTION, SHOULD_NOT_BE_SET, USER
+from rasa.shared.core.domain import Domain
+from rasa.shared.core.events import (
+    ActionExecuted,
+    BotUttered,
+    DefinePrevUserUtteredFeaturization,
+    Event,
+    SlotSet,
+    UserUttered,
+)
+from rasa.shared.core.trackers import DialogueStateTracker
+from rasa.shared.nlu.constants import ACTION_NAME, ACTION_TEXT, FEATURE_TYPE_SENTENCE, INTENT, TEXT
+from rasa.shared.nlu.training_data.message import Message
+from scipy.sparse import coo_matrix, csr_matrix
+
+from channels.quick_tracker import Moment, Past, State
+
+_Step = tuple[str | None, str | None]  # the action before a moment, and what the user wanted
+
+
+def quick(component: Any) -> Any:
+    """A quicker component that does the same; the same one where we know none."""
+    kind = _QUICKER.get(type(component))
+    if kind is None:
+        return component
+    made = object.__new__(kind)
+    made.__dict__.update(component.__dict__)
+    return made
+
+
+def quick_node(node: Any) -> Any:
+    """A node of Rasa's graph with a quicker component; the same node where we know none."""
+    component = getattr(node, "_component", None)
+    quicker = quick(component)
+    if quicker is component:
+        return node
+    made = copy.copy(node)
+    made._component = quicker
+    made._fn = getattr(type(quicker), node._fn_name)
+    return made
+
+
+class AugmentedMemoizationPolicy(memoization.AugmentedMemoizationPolicy):  # type: ignore[misc] # Rasa ships no types
+    """Sees sooner that no story is remembered for what was said.
+
+    Where no story goes as a conversation went, Rasa leaves out its beginning, bit by bit, and looks again; slots that
+    were set before are forgotten with it. Each time it goes through the conversation twice. Here words and actions
+    alone are compared first, which needs no tracker. Only where those are remembered, slots can matter.
+    """
+
+    # What a shortened conversation can hold for this to be right: whatever else sets a state is Rasa's to work out.
+    _KNOWN = (ActionExecuted, BotUttered, DefinePrevUserUtteredFeaturization, SlotSet, UserUttered)
+
+    def _recall_using_truncation(
+        self,
+        old_states: list[State],
+        tracker: DialogueStateTracker,
+        domain: Domain,
+        rule_only_data: dict[str, Any] | None,
+    ) -> str | None:
+        if not self._may_recall(tracker, domain, rule_only_data):
+            return None
+        action: str | None = super()._recall_using_truncation(old_states, tracker, domain, rule_only_data)
+        return action
+
+    def _may_recall(
+        self, tracker: DialogueStateTracker, domain: Domain, rule_only_data: dict[str, Any] | None
+    ) -> bool:
+        """False if no story is remembered for any shortened form of this conversation, whatever the slots were."""
+        most = memoization._get_max_applied_events_for_max_history(tracker, self.config[POLICY_MAX_HISTORY])
+        events = tracker.applied_events()[-(most or 0) :]
+        if self._slotless is None or any(type(event) not in self._KNOWN for event in events):
+            return True
+        end = _end(events, domain)
+        if end is not None and not any(each.endswith(end) for each in self._slotless):
+            return False
+        return any(
+            _as_text(self._prediction_states(past, domain, rule_only_data=rule_only_data)) in self._slotless
+            for past in _shortened(events, domain)
+        )
+
+    @cached_property
+    def _slotless(self) -> set[str] | None:
+        """What is remembered, without slots; None if it can't be told apart from what was said."""
+        kept = {_without_slots(self._told(key)) for key in self.lookup}
+        return None if any("slots: " in each for each in kept) else kept
+
+    def _told(self, key: str) -> str:
+        if not self.config["enable_feature_string_compression"]:
+            return key
+        return zlib.decompress(base64.b64decode(key)).decode()
+
+
+class RulePolicy(rule_policy.RulePolicy):  # type: ignore[misc] # Rasa ships no types
+    """Looks at those rules alone whose last step can be the present one; Rasa compares it with all of them."""
+
+    def _get_possible_keys(self, lookup: dict[str, str], states: list[State]) -> set[str]:
+        step = _step(states[-1]) if states else (None, None)
+        if lookup is self.lookup[rule_policy.RULES] and step[0]:
+            lookup = {key: lookup[key] for each in _general(step) for key in self._by_last_step.get(each, ())}
+        keys: set[str] = super()._get_possible_keys(lookup, states)
+        return keys
+
+    @cached_property
+    def _by_last_step(self) -> dict[_Step, list[str]]:
+        """The rules by action and intent of their last step; None for what they leave open."""
+        found: dict[_Step, list[str]] = {}
+        for key in self.lookup[rule_policy.RULES]:
+            found.setdefault(_step(self._rule_key_to_state(key)[-1]), []).append(key)
+        return found
+
+
+class LogisticRegressionClassifier(logistic_regression_classifier.LogisticRegressionClassifier):  # type: ignore[misc] # Rasa ships no types
+    """Lays a message's features side by side once; Rasa goes through seven sparse matrices for it."""
+
+    def _create_X(self, messages: list[Message]) -> Any:  # noqa: N802 - Rasa's name
+        row = _row(messages[0]) if len(messages) == 1 else None
+        return super()._create_X(messages) if row is None else row
+
+
+def _step(state: State) -> _Step:
+    action, intent = state.get(PREVIOUS_ACTION, {}).get(ACTION_NAME), state.get(USER, {}).get(INTENT)
+    return action or None, intent if intent and intent != SHOULD_NOT_BE_SET else None
+
+
+def _general(step: _Step) -> set[_Step]:
+    """What a rule for this step may say of it: all, or leave something open."""
+    action, intent = step
+    return {(action, intent), (action, None), (None, intent), (None, None)}
+
+
+def _end(events: Sequence[Event], domain: Domain) -> str | None:
+    """How every shortened form of it ends: the words that were just said, as text. None if they are not the last."""
+    steps = [event for event in events if isinstance(event, ActionExecuted | UserUttered)]
+    match steps[-2:]:
+        case [ActionExecuted(action_name="action_listen"), UserUttered() as said] if said.intent_name:
+            words = {kind: each for kind, each in _words(said, domain).items() if kind != TEXT}
+            return _as_text([{USER: words}]).removeprefix("[{")
+    return None
+
+
+def _words(said: UserUttered, domain: Domain) -> dict[str, Any]:
+    words: dict[str, Any] = domain._get_user_sub_state(SimpleNamespace(latest_message=said))
+    return words
+
+
+def _shortened(events: Sequence[Event], domain: Domain) -> Iterator[Past]:
+    """The conversation from its first action on, from its second, and so on, without slots."""
+    said = -1
+    words: dict[str, Any] = {}
+    action: dict[str, str] = {}
+    actions: list[int] = []  # their places
+    moments: list[
+        tuple[int, Moment]
+    ] = []  # before each action, and the last one; with the place of the words in it
+    for place, event in enumerate(events):
+        if isinstance(event, ActionExecuted):
+            actions.append(place)
+            moments.append((said, _moment(words, action, hidden=event.hide_rule_turn)))
+            action = event.as_sub_state()
+        elif isinstance(event, UserUttered):
+            said, words = place, _words(event, domain)
+    moments.append((said, _moment(words, action, hidden=False)))
+    for number, first in enumerate(actions):
+        begins = _moment({}, {}, hidden=moments[number][1].hidden)
+        later = moments[number + 1 :]
+        yield Past([begins, *(moment if said > first else _unsaid(moment) for said, moment in later)])
+
+
+def _moment(words: dict[str, Any], action: dict[str, str], *, hidden: bool) -> Moment:
+    state = {kind: part for kind, part in ((USER, words), (PREVIOUS_ACTION, action)) if part}
+    name = action.get(ACTION_NAME) or action.get(ACTION_TEXT)
+    return Moment(state=state, hidden=hidden, latest_action=action or None, latest_action_name=name)
+
+
+def _unsaid(moment: Moment) -> Moment:
+    """The same without the words: they were said before the conversation began."""
+    return replace(moment, state={kind: part for kind, part in moment.state.items() if kind != USER})
+
+
+def _as_text(states: list[State]) -> str:
+    """As Rasa writes down what it remembers."""
+    return _without_slots(json.dumps(states, sort_keys=True).replace('"', ""))
+
+
+def _without_slots(states: str) -> str:
+    return _SLOTS.sub("", states)
+
+
+def _row(message: Message) -> Any | None:
+    """The features of a message's whole text in one row; None where there are others than sparse ones."""
+    parts = [
+        each for each in message.features if each.attribute == TEXT and each.type == FEATURE_TYPE_SENTENCE
+    ]
+    if not parts or not all(isinstance(each.features, coo_matrix) for each in parts):
+        return None
+    starts = np.cumsum([0, *(each.features.shape[1] for each in parts)])
+    columns = np.concatenate([each.features.col + start for each, start in zip(parts, starts, strict=False)])
+    values = np.concatenate([each.features.data for each in parts]).astype(np.float64)
+    row = csr_matrix((values, columns, [0, len(values)]), shape=(1, starts[-1]))
+    row.sum_duplicates()  # and sorts: the sums of a prediction are added up in this order
+    return row
+
+
+_QUICKER = {
+    memoization.AugmentedMemoizationPolicy: AugmentedMemoizationPolicy,
+    rule_policy.RulePolicy: RulePolicy,
+    logistic_regression_classifier.LogisticRegressionClassifier: LogisticRegressionClassifier,
+}
+# A state's slots in the text of what is remembered, with the comma that they leave behind.
+_SLOTS = re.compile(r", slots: \{[^{}]*\}|slots: \{[^{}]*\}(, )?")

@@ -1,0 +1,36 @@
+"""Makes an agent of Rasa's quicker, in nothing but time: whatever it says, it would have said without.
+
+Where Rasa is not built as we know it, it stays as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rasa.core.tracker_store import FailSafeTrackerStore
+from rasa.engine.runner.dask import DaskGraphRunner
+
+from channels.planned_runner import PlannedRunner
+from channels.tracker_store import QuickSQLTrackerStore
+
+
+def quicken(processor: Any) -> None:
+    """Let Rasa's message processor do once what it does for every message; again after a new model was loaded."""
+    runner = getattr(processor, "graph_runner", None)
+    if type(runner) is DaskGraphRunner and {"_graph_schema", "_instantiated_nodes"} <= vars(runner).keys():
+        processor.graph_runner = PlannedRunner(runner)
+        _remember_whether_empty(processor.domain)
+        _let_begin(processor.tracker_store)
+
+
+def _remember_whether_empty(domain: Any) -> None:
+    """Rasa asks it for every message, and makes an empty domain each time to compare."""
+    empty = domain.is_empty()
+    domain.is_empty = lambda: empty
+
+
+def _let_begin(store: Any) -> None:
+    """Let our tracker store make the trackers of conversations that begin; what Rasa wraps it in makes its own."""
+    ours = getattr(store, "_tracker_store", None)
+    if type(store) is FailSafeTrackerStore and isinstance(ours, QuickSQLTrackerStore):
+        store.init_tracker = lambda sender_id: ours.init_tracker(sender_id, store.max_event_history)
