@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import copy
+import functools
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +23,7 @@ import numpy as np
 from rasa.core.constants import POLICY_MAX_HISTORY
 from rasa.core.policies import memoization, rule_policy
 from rasa.nlu.classifiers import logistic_regression_classifier
-from rasa.shared.core.constants import PREVIOUS_ACTION, SHOULD_NOT_BE_SET, USER
+from rasa.shared.core.constants import ACTION_LISTEN_NAME, PREVIOUS_ACTION, SHOULD_NOT_BE_SET, USER
 from rasa.shared.core.domain import Domain
 from rasa.shared.core.events import (
     ActionExecuted,
@@ -94,13 +96,16 @@ class AugmentedMemoizationPolicy(memoization.AugmentedMemoizationPolicy):  # typ
         events = tracker.applied_events()[-(most or 0) :]
         if self._slotless is None or any(type(event) not in self._KNOWN for event in events):
             return True
-        end = _end(events, domain)
-        if end is not None and not any(each.endswith(end) for each in self._slotless):
-            return False
-        return any(
+        return any(map(self._is_an_end, _ends(events, domain))) and any(
             _as_text(self._prediction_states(past, domain, rule_only_data=rule_only_data)) in self._slotless
             for past in _shortened(events, domain)
         )
+
+    @cached_property
+    def _is_an_end(self) -> Callable[[str], bool]:
+        """Whether something that is remembered ends so."""
+        kept = self._slotless or set()
+        return functools.lru_cache(maxsize=10_000)(lambda end: any(each.endswith(end) for each in kept))
 
     @cached_property
     def _slotless(self) -> set[str] | None:
@@ -152,14 +157,32 @@ def _general(step: _Step) -> set[_Step]:
     return {(action, intent), (action, None), (None, intent), (None, None)}
 
 
-def _end(events: Sequence[Event], domain: Domain) -> str | None:
-    """How every shortened form of it ends: the words that were just said, as text. None if they are not the last."""
+def _ends(events: Sequence[Event], domain: Domain) -> Iterator[str]:
+    """How a shortened form of it may end, as text: an action of its own, and words of its own or none.
+
+    Which of them Rasa takes hangs on the turns that it hides; these leave none out. Words that were just said stay.
+    """
     steps = [event for event in events if isinstance(event, ActionExecuted | UserUttered)]
-    match steps[-2:]:
-        case [ActionExecuted(action_name="action_listen"), UserUttered() as said] if said.intent_name:
-            words = {kind: each for kind, each in _words(said, domain).items() if kind != TEXT}
-            return _as_text([{USER: words}]).removeprefix("[{")
-    return None
+    told = [_words(step, domain) for step in steps if isinstance(step, UserUttered)]
+    just_said = [type(step) for step in steps[-2:]] == [ActionExecuted, UserUttered]
+    if just_said and steps[-2].action_name == ACTION_LISTEN_NAME:
+        told = told[-1:]
+        users = set()
+    else:
+        users = {""}
+    for words in told:
+        # Rasa leaves out the text of words whose intent it knows, and of the last ones.
+        without = {kind: part for kind, part in words.items() if kind != TEXT}
+        users |= {f", {_part({USER: each})}" for each in (words, without)}
+    actions = {
+        _part({PREVIOUS_ACTION: step.as_sub_state()}) for step in steps if isinstance(step, ActionExecuted)
+    }
+    return (f"{action}{user}}}]" for action, user in product(actions, users))
+
+
+def _part(state: State) -> str:
+    """Of a state as text, what is within its braces."""
+    return _as_text([state])[2:-2]
 
 
 def _words(said: UserUttered, domain: Domain) -> dict[str, Any]:
@@ -191,9 +214,14 @@ def _shortened(events: Sequence[Event], domain: Domain) -> Iterator[Past]:
 
 
 def _moment(words: dict[str, Any], action: dict[str, str], *, hidden: bool) -> Moment:
-    state = {kind: part for kind, part in ((USER, words), (PREVIOUS_ACTION, action)) if part}
     name = action.get(ACTION_NAME) or action.get(ACTION_TEXT)
-    return Moment(state=state, hidden=hidden, latest_action=action or None, latest_action_name=name)
+    return Moment(
+        state=_state(words, action), hidden=hidden, latest_action=action or None, latest_action_name=name
+    )
+
+
+def _state(words: dict[str, Any], action: dict[str, str]) -> State:
+    return {kind: part for kind, part in ((USER, words), (PREVIOUS_ACTION, action)) if part}
 
 
 def _unsaid(moment: Moment) -> Moment:
