@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import base64
 import copy
-import functools
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rasa.core.constants import POLICY_MAX_HISTORY
+from rasa.core.featurizers.tracker_featurizers import MaxHistoryTrackerFeaturizer
 from rasa.core.policies import memoization, rule_policy
 from rasa.nlu.classifiers import logistic_regression_classifier
-from rasa.shared.core.constants import ACTION_LISTEN_NAME, PREVIOUS_ACTION, SHOULD_NOT_BE_SET, USER
+from rasa.shared.core.constants import (
+    ACTION_LISTEN_NAME,
+    ACTION_UNLIKELY_INTENT_NAME,
+    PREVIOUS_ACTION,
+    SHOULD_NOT_BE_SET,
+    USER,
+)
 from rasa.shared.core.domain import Domain
 from rasa.shared.core.events import (
     ActionExecuted,
@@ -94,18 +100,33 @@ class AugmentedMemoizationPolicy(memoization.AugmentedMemoizationPolicy):  # typ
         """False if no story is remembered for any shortened form of this conversation, whatever the slots were."""
         most = memoization._get_max_applied_events_for_max_history(tracker, self.config[POLICY_MAX_HISTORY])
         events = tracker.applied_events()[-(most or 0) :]
-        if self._slotless is None or any(type(event) not in self._KNOWN for event in events):
+        if self._slotless is None or not self._is_known(events):
             return True
-        return any(map(self._is_an_end, _ends(events, domain))) and any(
+        return any(self._is_an_end(end) for end in _ends(events, domain)) and any(
             _as_text(self._prediction_states(past, domain, rule_only_data=rule_only_data)) in self._slotless
             for past in _shortened(events, domain)
         )
 
+    def _is_known(self, events: Sequence[Event]) -> bool:
+        """Whether what follows is right for these events."""
+        return (
+            type(self.featurizer) is MaxHistoryTrackerFeaturizer
+            and not any(
+                type(event) not in self._KNOWN
+                # Rasa leaves these out afterwards, and then a conversation ends elsewhere.
+                or (isinstance(event, ActionExecuted) and event.action_name == ACTION_UNLIKELY_INTENT_NAME)
+                or (isinstance(event, DefinePrevUserUtteredFeaturization) and _comes_late(events[:place]))
+                for place, event in enumerate(events)
+            )
+        )
+
+    def _is_an_end(self, end: str) -> bool:
+        """Whether something that is remembered may end so."""
+        return end in self._remembered_ends or end.count(_ACTION) > 1  # somebody said it
+
     @cached_property
-    def _is_an_end(self) -> Callable[[str], bool]:
-        """Whether something that is remembered ends so."""
-        kept = self._slotless or set()
-        return functools.lru_cache(maxsize=10_000)(lambda end: any(each.endswith(end) for each in kept))
+    def _remembered_ends(self) -> set[str]:
+        return {each[each.rfind(_ACTION) :] for each in self._slotless or ()}
 
     @cached_property
     def _slotless(self) -> set[str] | None:
@@ -160,24 +181,39 @@ def _general(step: _Step) -> set[_Step]:
 def _ends(events: Sequence[Event], domain: Domain) -> Iterator[str]:
     """How a shortened form of it may end, as text: an action of its own, and words of its own or none.
 
-    Which of them Rasa takes hangs on the turns that it hides; these leave none out. Words that were just said stay.
+    Which of them Rasa takes hangs on the turns that it hides; but words that were just said are the last.
     """
     steps = [event for event in events if isinstance(event, ActionExecuted | UserUttered)]
     told = [_words(step, domain) for step in steps if isinstance(step, UserUttered)]
-    just_said = [type(step) for step in steps[-2:]] == [ActionExecuted, UserUttered]
-    if just_said and steps[-2].action_name == ACTION_LISTEN_NAME:
-        told = told[-1:]
-        users = set()
-    else:
-        users = {""}
+    users = {""}
+    if told and told[-1] and _were_just_said(steps):
+        told, users = told[-1:], set()
     for words in told:
         # Rasa leaves out the text of words whose intent it knows, and of the last ones.
         without = {kind: part for kind, part in words.items() if kind != TEXT}
-        users |= {f", {_part({USER: each})}" for each in (words, without)}
+        users |= {
+            f", {_part({USER: each})}" for each in ((without,) if INTENT in words else (words, without))
+        }
     actions = {
         _part({PREVIOUS_ACTION: step.as_sub_state()}) for step in steps if isinstance(step, ActionExecuted)
     }
     return (f"{action}{user}}}]" for action, user in product(actions, users))
+
+
+def _were_just_said(steps: Sequence[Event]) -> bool:
+    """Whether the last of these, words, are what is answered now."""
+    match steps[-2:]:
+        case [ActionExecuted(action_name=name), UserUttered()]:
+            return bool(name == ACTION_LISTEN_NAME)
+    return False
+
+
+def _comes_late(before: Sequence[Event]) -> bool:
+    """Whether an action was taken since the last words: who writes into them now changes what that action followed."""
+    for event in reversed(before):
+        if isinstance(event, ActionExecuted | UserUttered):
+            return isinstance(event, ActionExecuted)
+    return False
 
 
 def _part(state: State) -> str:
@@ -195,22 +231,28 @@ def _shortened(events: Sequence[Event], domain: Domain) -> Iterator[Past]:
     said = -1
     words: dict[str, Any] = {}
     action: dict[str, str] = {}
-    actions: list[int] = []  # their places
-    moments: list[
-        tuple[int, Moment]
-    ] = []  # before each action, and the last one; with the place of the words in it
+    begun: list[_Begun] = []
     for place, event in enumerate(events):
         if isinstance(event, ActionExecuted):
-            actions.append(place)
-            moments.append((said, _moment(words, action, hidden=event.hide_rule_turn)))
+            begun.append(_Begun(place, said, _moment(words, action, hidden=event.hide_rule_turn)))
             action = event.as_sub_state()
         elif isinstance(event, UserUttered):
             said, words = place, _words(event, domain)
-    moments.append((said, _moment(words, action, hidden=False)))
-    for number, first in enumerate(actions):
-        begins = _moment({}, {}, hidden=moments[number][1].hidden)
-        later = moments[number + 1 :]
-        yield Past([begins, *(moment if said > first else _unsaid(moment) for said, moment in later)])
+    now = _Begun(len(events), said, _moment(words, action, hidden=False))
+    for number, first in enumerate(begun):
+        start = _moment({}, {}, hidden=first.before.hidden)
+        later = [*begun[number + 1 :], now]
+        yield Past(
+            [start, *(each.before if each.said > first.place else _unsaid(each.before) for each in later)]
+        )
+
+
+class _Begun(NamedTuple):
+    """An action, by the places of its event and of the last words before it, and the moment before it."""
+
+    place: int
+    said: int
+    before: Moment
 
 
 def _moment(words: dict[str, Any], action: dict[str, str], *, hidden: bool) -> Moment:
@@ -243,7 +285,9 @@ def _row(message: Message) -> Any | None:
     parts = [
         each for each in message.features if each.attribute == TEXT and each.type == FEATURE_TYPE_SENTENCE
     ]
-    if not parts or not all(isinstance(each.features, coo_matrix) for each in parts):
+    if not parts or not all(
+        isinstance(each.features, coo_matrix) and each.features.shape[0] == 1 for each in parts
+    ):
         return None
     starts = np.cumsum([0, *(each.features.shape[1] for each in parts)])
     columns = np.concatenate([each.features.col + start for each, start in zip(parts, starts, strict=False)])
@@ -258,5 +302,6 @@ _QUICKER = {
     rule_policy.RulePolicy: RulePolicy,
     logistic_regression_classifier.LogisticRegressionClassifier: LogisticRegressionClassifier,
 }
+_ACTION = f"{PREVIOUS_ACTION}: "  # begins the text of a state that has no slots; words may follow
 # A state's slots in the text of what is remembered, with the comma that they leave behind.
 _SLOTS = re.compile(r", slots: \{[^{}]*\}|slots: \{[^{}]*\}(, )?")

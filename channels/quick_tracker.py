@@ -15,13 +15,7 @@ from typing import Any
 
 from rasa.shared.constants import DEFAULT_SENDER_ID
 from rasa.shared.core.domain import Domain
-from rasa.shared.core.events import (
-    ActionExecuted,
-    DefinePrevUserUtteredFeaturization,
-    EntitiesAdded,
-    Event,
-    UserUttered,
-)
+from rasa.shared.core.events import ActionExecuted, Event, UserUttered
 from rasa.shared.core.slots import Slot
 from rasa.shared.core.trackers import DialogueStateTracker
 
@@ -35,9 +29,6 @@ _WAYS_TO_COPY = {
     "__getstate__",
     "__setstate__",
 }
-# These write into the words before them.
-_CHANGES_WORDS = (DefinePrevUserUtteredFeaturization, EntitiesAdded)
-
 State = dict[str, dict[str, Any]]
 """How a policy sees a moment: the user's words, the slots, the action before it, the loop."""
 
@@ -84,10 +75,15 @@ class _Describing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._domain, name)
 
+    # Policies write into what they get, so both give copies.
+
     @staticmethod
     def get_active_state(moment: Moment, **_: Any) -> State:
-        # Policies write into what they get.
         return {kind: dict(sub_state) for kind, sub_state in moment.state.items()}
+
+    @staticmethod
+    def _get_prev_action_sub_state(moment: Moment) -> dict[str, str] | None:
+        return moment.latest_action and dict(moment.latest_action)
 
 
 class QuickTracker(DialogueStateTracker):  # type: ignore[misc] # Rasa ships no types
@@ -118,35 +114,46 @@ class QuickTracker(DialogueStateTracker):  # type: ignore[misc] # Rasa ships no 
             is_rule_tracker=self.is_rule_tracker,
         )
 
-    def past_states(self, domain: Domain, omit_unset_slots: bool = False, **options: Any) -> list[State]:
+    def past_states(
+        self,
+        domain: Domain,
+        omit_unset_slots: bool = False,
+        ignore_rule_only_turns: bool = False,
+        rule_only_data: dict[str, Any] | None = None,
+    ) -> list[State]:
         """How policies see each moment before an action, and this one."""
         events = self.applied_events()
-        if self._memory is None or not self._memory.leads_to(events, domain, omit_unset_slots):
-            self._memory = _Memory(self.init_copy(), domain, omit_unset_slots)
-        return Past(self._memory.go_on(events)).past_states(domain, **options)
+        memory, self._memory = self._memory, None  # nothing is remembered of what failed halfway
+        if memory is None or not memory.leads_to(events, domain, omit_unset_slots):
+            memory = _Memory(self.init_copy(), domain, omit_unset_slots)
+        moments = memory.go_on(events)
+        self._memory = memory
+        return Past(moments).past_states(
+            domain, ignore_rule_only_turns=ignore_rule_only_turns, rule_only_data=rule_only_data
+        )
 
 
 class _Memory:
-    """The moments of a conversation until now, each described once."""
+    """The moments of a conversation until now, each described once.
+
+    A slot's value that somebody writes into without an event (a list, say) stays as it was described.
+    """
 
     def __init__(self, fresh: QuickTracker, domain: Domain, omit_unset_slots: bool) -> None:
         self._tracker = fresh
         self._seen_by = domain, omit_unset_slots
         self._events: list[Event] = []
         self._moments: list[Moment] = []
-        self._now: Moment | None = None
+        self._words: list[_Words] = []  # that stand in the moments
+        self._now: tuple[_Words, Moment] | None = None
 
     def leads_to(self, events: list[Event], domain: Domain, omit_unset_slots: bool) -> bool:
         """Whether these events go on from those known, and all that is known still holds."""
-        known = len(self._events)
         return (
             self._seen_by == (domain, omit_unset_slots)
-            and len(events) >= known
+            and len(events) >= len(self._events)
             and all(old is event for old, event in zip(self._events, events, strict=False))
-            and not any(
-                isinstance(events[place], _CHANGES_WORDS) and _is_described(events, place)
-                for place in range(known, len(events))
-            )
+            and all(_words(said[0]) == said for said in self._words)
         )
 
     def go_on(self, events: list[Event]) -> list[Moment]:
@@ -154,12 +161,14 @@ class _Memory:
         for event in events[len(self._events) :]:
             if isinstance(event, ActionExecuted):
                 self._moments.append(self._describe(hidden=event.hide_rule_turn))
+                self._words.append(_words(self._tracker.latest_message))
             self._tracker.update(event)
             self._now = None
         self._events = events
-        if self._now is None:
-            self._now = self._describe(hidden=False)
-        return [*self._moments, self._now]
+        words = _words(self._tracker.latest_message)
+        if self._now is None or self._now[0] != words:
+            self._now = words, self._describe(hidden=False)
+        return [*self._moments, self._now[1]]
 
     def _describe(self, *, hidden: bool) -> Moment:
         tracker = self._tracker
@@ -174,14 +183,12 @@ class _Memory:
         )
 
 
-def _is_described(events: list[Event], place: int) -> bool:
-    """Whether the words before this place stand in a moment: an action came after them."""
-    for event in reversed(events[:place]):
-        if isinstance(event, ActionExecuted):
-            return True
-        if isinstance(event, UserUttered):
-            return False
-    return False
+_Words = tuple[UserUttered, bool | None, int]
+
+
+def _words(said: UserUttered) -> _Words:
+    """Somebody's words, and what later events may still change of them, even such as are taken back."""
+    return said, said.use_text_for_featurization, len(said.entities)
 
 
 def _unset(slot: Slot) -> Slot:

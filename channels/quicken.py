@@ -11,6 +11,7 @@ from rasa.core.tracker_store import FailSafeTrackerStore
 from rasa.engine.runner.dask import DaskGraphRunner
 
 from channels.planned_runner import PlannedRunner
+from channels.quick_tracker import QuickTracker
 from channels.tracker_store import QuickSQLTrackerStore
 
 
@@ -31,6 +32,7 @@ def _remember_whether_empty(domain: Any) -> None:
 
 def _let_begin(store: Any) -> None:
     """Let our tracker store make the trackers of conversations that begin; what Rasa wraps it in makes its own."""
-    ours = getattr(store, "_tracker_store", None)
-    if type(store) is FailSafeTrackerStore and isinstance(ours, QuickSQLTrackerStore):
-        store.init_tracker = lambda sender_id: ours.init_tracker(sender_id, store.max_event_history)
+    if type(store) is FailSafeTrackerStore and type(store._tracker_store) is QuickSQLTrackerStore:
+        store.init_tracker = lambda sender_id: QuickTracker(
+            sender_id, store.domain.slots, max_event_history=store.max_event_history
+        )

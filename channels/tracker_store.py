@@ -67,10 +67,9 @@ class QuickSQLTrackerStore(SQLTrackerStore):  # type: ignore[misc] # Rasa ships 
         events = [_restored(json.loads(each)) for each in kept]
         return QuickTracker.from_events(sender_id, [each for each in events if each], self.domain.slots)
 
-    def init_tracker(self, sender_id: str, max_event_history: int | None = None) -> QuickTracker:
+    def init_tracker(self, sender_id: str) -> QuickTracker:
         """The tracker of a conversation that begins."""
-        most = max_event_history or self.max_event_history
-        return QuickTracker(sender_id, self.domain.slots, max_event_history=most)
+        return QuickTracker(sender_id, self.domain.slots, max_event_history=self.max_event_history)
 
 
 def _restored(data: dict[str, Any]) -> Any | None:

@@ -628,25 +628,21 @@ def test_a_whole_conversation_goes_the_same_way(agent: Any) -> None:
     slow = _Led(agent, runner, DialogueStateTracker)
     quick = _Led(agent, PlannedRunner(runner), QuickTracker)
     for said in (
-        *(
-            "hi",
-            "is the blue shoe in stock?",
-            "thanks",
-            "/ask_news",
-            "xyzzy",
-            "hi",
-            "/ask_price",
-            "what do I get?",
-        ),
-        *(
-            "/affirm",
-            "tell me when the blue shoe is back",
-            "/deny",
-            "speak German",
-            "hallo",
-            "/ask_news",
-            "hi",
-        ),
+        "hi",
+        "is the blue shoe in stock?",
+        "thanks",
+        "/ask_news",
+        "xyzzy",
+        "hi",
+        "/ask_price",
+        "what do I get?",
+        "/affirm",
+        "tell me when the blue shoe is back",
+        "/deny",
+        "speak German",
+        "hallo",
+        "/ask_news",
+        "hi",
     ):
         assert quick.hears(said) == slow.hears(said)
 
@@ -693,7 +689,7 @@ class _Led:
         self._tracker.update(ActionExecuted("action_listen"))
 
 
-def test_it_stands_in_for_rasa_s_own_runner_once(agent: Any) -> None:
+def test_it_stands_in_for_rasa_s_own_runner_once(agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from rasa.engine.runner.dask import DaskGraphRunner
 
     from channels.planned_runner import PlannedRunner
@@ -706,6 +702,7 @@ def test_it_stands_in_for_rasa_s_own_runner_once(agent: Any) -> None:
     assert type(planned) is PlannedRunner
     quicken(processor)
     assert processor.graph_runner is planned
+    monkeypatch.delattr("rasa.shared.core.domain.Domain.empty")  # nobody needs one to compare with
     assert not agent.domain.is_empty()
 
 

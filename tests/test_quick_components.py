@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, target
 from hypothesis import strategies as st
+from rasa.core.featurizers.tracker_featurizers import MaxHistoryTrackerFeaturizer
 from rasa.core.policies import memoization, rule_policy
 from rasa.engine.graph import ExecutionContext, GraphSchema
 from rasa.engine.storage.resource import Resource
 from rasa.nlu.classifiers import logistic_regression_classifier as regression
 from rasa.nlu.classifiers.logistic_regression_classifier import LogisticRegressionClassifier
 from rasa.shared.core import events
+from rasa.shared.core.constants import SHOULD_NOT_BE_SET
 from rasa.shared.nlu.training_data.features import Features
 from rasa.shared.nlu.training_data.message import Message
 from scipy.sparse import coo_matrix
@@ -56,18 +58,28 @@ def predictions(policy: Any, said: list[Any]) -> list[Any]:
     return told
 
 
+HI = [events.ActionExecuted("action_listen"), events.UserUttered("hi", {"name": "greet"})]
+BLUE = [
+    events.ActionExecuted("action_listen"),
+    events.UserUttered("blue", {"name": "tell"}, [{"entity": "colour", "value": "blue"}]),
+    events.SlotSet("colour", "blue"),
+    events.DefinePrevUserUtteredFeaturization(False),
+]
+GREETED = [events.ActionExecuted("action_greet"), events.BotUttered("hello")]
+GREETED_BY_RULE = [events.ActionExecuted("action_greet", hide_rule_turn=True)]
+SIZED = [events.SlotSet("size", "m")]
 TURNS = [
-    [events.ActionExecuted("action_listen"), events.UserUttered("hi", {"name": "greet"})],
-    [
-        events.ActionExecuted("action_listen"),
-        events.UserUttered("blue", {"name": "tell"}, [{"entity": "colour", "value": "blue"}]),
-        events.SlotSet("colour", "blue"),
-        events.DefinePrevUserUtteredFeaturization(False),
-    ],
+    HI,
+    BLUE,
+    GREETED,
+    GREETED_BY_RULE,
+    SIZED,
     [events.ActionExecuted("action_listen"), events.UserUttered("only words", None)],
-    [events.ActionExecuted("action_greet"), events.BotUttered("hello")],
-    [events.ActionExecuted("action_greet", hide_rule_turn=True)],
-    [events.SlotSet("size", "m")],
+    [events.ActionExecuted("action_listen", hide_rule_turn=True), events.UserUttered("", {"name": None})],
+    [events.ActionExecuted("action_listen"), events.UserUttered('er sagt: "ü"', {"name": "tell"})],
+    [events.DefinePrevUserUtteredFeaturization(True)],
+    [events.ActionExecuted("action_unlikely_intent")],
+    [events.ActionExecuted(action_text="Hello there")],
     [events.SlotSet("size", None)],
     [events.ActiveLoop("order_form"), events.ActionExecuted("order_form"), events.ActiveLoop(None)],
 ]
@@ -99,12 +111,12 @@ def test_memory_recalls_what_rasa_s_recalls_of_any_conversation(story: list[Any]
 
 def greeted(before: list[Any]) -> list[Any]:
     """Recalled only if what came before is left out: the story had no slot."""
-    return [*before, *TURNS[0], *TURNS[3], *TURNS[0]]
+    return [*before, *HI, *GREETED, *HI]
 
 
 def test_memory_finds_a_story_behind_slots_that_were_set_before_it() -> None:
     policy = remembering([greeted([])], max_history=5)
-    said = greeted([events.SlotSet("size", "m"), *TURNS[3]])
+    said = greeted([events.SlotSet("size", "m"), *GREETED])
     slow, fast = predictions(policy, said)
     assert fast == slow
     assert max(slow[0]) == 1.0
@@ -124,10 +136,10 @@ def test_memory_asks_rasa_only_where_words_and_actions_are_remembered(
 
     monkeypatch.setattr(memoization.AugmentedMemoizationPolicy, "_recall_using_truncation", notice)
     fast = quick(policy)
-    for other in ([*TURNS[0], *TURNS[3], *TURNS[1]], [*TURNS[0], *TURNS[4]]):
+    for other in ([*HI, *GREETED, *BLUE], [*HI, *GREETED_BY_RULE]):
         fast.predict_action_probabilities(tracker_of(other), DOMAIN, RULE_ONLY)
     assert not asked
-    fast.predict_action_probabilities(tracker_of(greeted([*TURNS[5], *TURNS[3]])), DOMAIN, RULE_ONLY)
+    fast.predict_action_probabilities(tracker_of(greeted([*SIZED, *GREETED])), DOMAIN, RULE_ONLY)
     assert asked
 
 
@@ -135,8 +147,21 @@ def test_memory_leaves_it_to_rasa_where_words_look_like_slots() -> None:
     odd = [events.ActionExecuted("action_listen"), events.UserUttered("hi", {"name": "slots: {a: {b}}"})]
     policy = remembering([odd], max_history=5)
     assert quick(policy)._slotless is None
-    slow, fast = predictions(policy, [*TURNS[5], *TURNS[3], *odd])
+    slow, fast = predictions(policy, [*SIZED, *GREETED, *odd])
     assert fast == slow
+
+
+def test_memory_leaves_it_to_rasa_where_somebody_s_own_code_sees_the_conversation() -> None:
+    class Theirs(MaxHistoryTrackerFeaturizer):
+        def prediction_states(self, trackers: Any, *given: Any, **named: Any) -> Any:
+            assert all(tracker.events for tracker in trackers)
+            return super().prediction_states(trackers, *given, **named)
+
+    policy = remembering([greeted([])], max_history=5)
+    policy._Policy__featurizer = Theirs(max_history=5)
+    slow, fast = predictions(policy, greeted([*SIZED, *GREETED]))
+    assert fast == slow
+    assert max(slow[0]) == 1.0
 
 
 # --- rules ---
@@ -170,7 +195,7 @@ def test_a_rule_that_leaves_the_words_or_the_action_open_applies() -> None:
         policy._create_feature_key([state])
         for state in (
             {"prev_action": {"action_name": "action_greet"}},
-            {"prev_action": {"action_name": "action_greet"}, "user": {"intent": "None"}},
+            {"prev_action": {"action_name": "action_greet"}, "user": {"intent": SHOULD_NOT_BE_SET}},
             {"prev_action": {"action_name": "action_greet"}, "user": {"intent": "greet"}},
             {"prev_action": {"action_name": "action_listen"}, "user": {"intent": "greet"}},
             {"user": {"intent": "greet"}},

@@ -17,7 +17,6 @@ from otn.store import Store, Tx, contacts, engine, pages
 from otn.store.engine import db_epoch
 from otn.store.schema import contact as contact_table
 from otn.store.schema import page as page_table
-from otn.store.statements import insert_if_new
 
 # --- transactions ---
 
@@ -147,15 +146,6 @@ def test_a_database_that_cannot_be_reached_says_so_without_its_password(tmp_path
             assert "hush" not in f"{caught.value} {store!r}"
     with pytest.raises(ConfigError, match="OTN_DATABASE_URL"):
         Store("not a url")
-
-
-def test_a_row_is_inserted_once_and_its_key_comes_back(store: Store, make: Any, now: datetime) -> None:
-    make.contact()
-    values = {"page_id": "1001", "psid": "1", "created_at": now}
-    with store.begin() as tx:
-        key = insert_if_new(tx, contact_table, values, ["page_id", "psid"])
-        assert contacts.get(tx, key or 0).psid == "1"
-        assert insert_if_new(tx, contact_table, values, ["page_id", "psid"]) is None
 
 
 # --- times ---

@@ -13,7 +13,17 @@ from otn.store import Store, contacts, pages
 from otn.store.schema import contact as contact_table
 from otn.store.schema import page as page_table
 from otn.store.schema import setting
-from otn.store.statements import Append, Lookup
+from otn.store.statements import Append, Lookup, insert_if_new
+
+
+def test_a_row_is_inserted_once_and_its_key_comes_back(store: Store, make: Any, now: datetime) -> None:
+    make.contact()
+    values = {"page_id": "1001", "psid": "1", "created_at": now}
+    with store.begin() as tx:
+        key = insert_if_new(tx, contact_table, values, ["page_id", "psid"])
+        assert contacts.get(tx, key or 0).psid == "1"
+        assert insert_if_new(tx, contact_table, values, ["page_id", "psid"]) is None
+
 
 PERSON = Lookup(
     sa.select(contact_table, page_table)
@@ -86,14 +96,25 @@ ROWS = Append(setting, ["name", "value"])
 
 
 def test_many_rows_are_appended_in_their_order(store: Store) -> None:
-    told = [{"value": str(number), "name": f"row {number:04}"} for number in range(1201)]
     with store.begin() as tx:
-        ROWS.rows(tx, [])
-        ROWS.rows(tx, told)
-        found = tx.execute(
-            sa.select(setting.c.name, setting.c.value).where(setting.c.name.like("row %"))
-        ).all()
-    assert sorted(found) == [(row["name"], row["value"]) for row in told]
+        tx.execute(sa.text("CREATE TABLE told (id INTEGER PRIMARY KEY, value TEXT)"))
+        if not store.is_sqlite:
+            tx.execute(sa.text("CREATE SEQUENCE told_id"))
+            tx.execute(sa.text("ALTER TABLE told ALTER id SET DEFAULT nextval('told_id')"))
+    table = sa.table("told", sa.column("id"), sa.column("value"))
+    values = [str(number) for number in range(1201)]
+    append = Append(table, ["value"])
+    try:
+        with store.begin() as tx:
+            append.rows(tx, [])
+            append.rows(tx, [{"value": value, "more": "than asked"} for value in values])
+        with store.read() as tx:
+            assert list(tx.execute(sa.select(table.c.value).order_by(table.c.id)).scalars()) == values
+    finally:
+        with store.begin() as tx:
+            tx.execute(sa.text("DROP TABLE told"))
+            if not store.is_sqlite:
+                tx.execute(sa.text("DROP SEQUENCE told_id"))
 
 
 def test_what_an_append_meets_is_what_a_statement_meets(store: Store) -> None:

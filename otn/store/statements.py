@@ -1,4 +1,4 @@
-"""Statements that every turn or every webhook needs, as text for the driver.
+"""Statements as text for the driver: those that every turn or webhook needs, and INSERTs of what may be there already.
 
 SQLAlchemy takes five to ten times longer for one than the database, so each is compiled once for each kind of database.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection, Engine
 from otn.store.engine import Source, Tx
 from otn.store.schema import UtcDateTime
 
-_ROWS_AT_ONCE = 500  # in one INSERT; SQLite takes 32,766 values
+_ROWS_AT_ONCE = 100  # in one INSERT; an old SQLite takes 999 values
 
 
 def insert_if_new(tx: Tx, table: sa.Table, values: Mapping[str, Any], unique: Sequence[str]) -> Any | None:
@@ -129,33 +129,39 @@ class Lookup:
 
 
 class Append:
-    """An INSERT of rows that need no conversion, as text for the driver."""
+    """An INSERT of few and narrow rows that need no conversion, as text for the driver."""
 
     def __init__(self, table: Any, names: Sequence[str]) -> None:
         self._insert = table.insert().inline()
         self._names = names
-        self._prepared: dict[
-            str, tuple[str, str, list[str]]
-        ] = {}  # the text before the rows, a row's, its columns
+        self._prepared: dict[str, _Rows] = {}
 
     def rows(self, tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert them, in this order. Raises what a statement of SQLAlchemy's raises."""
-        head, one, names = self._prepare(tx.dialect)
+        """Insert them, in this order, in the open transaction. Raises what a statement of SQLAlchemy's raises."""
+        insert = self._prepare(tx.dialect)
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
-            text = head + ", ".join([one] * len(some))
+            text = insert.head + ", ".join([insert.row] * len(some))
             with _translated(tx, tx.connection, text):
                 cursor = tx.connection.cursor()
-                cursor.execute(text, [row[name] for row in some for name in names])
+                cursor.execute(text, [row[name] for row in some for name in insert.names])
                 cursor.close()
 
-    def _prepare(self, dialect: Any) -> tuple[str, str, list[str]]:
+    def _prepare(self, dialect: Any) -> _Rows:
         if dialect.name not in self._prepared:
             kind = _DIALECTS.get(dialect.name, dialect)
             compiled = self._insert.compile(dialect=kind, column_keys=self._names)
-            head, values, one = str(compiled).rpartition(" VALUES ")
-            self._prepared[dialect.name] = head + values, one, compiled.positiontup
+            head, values, row = str(compiled).rpartition(" VALUES ")
+            self._prepared[dialect.name] = _Rows(head + values, row, compiled.positiontup)
         return self._prepared[dialect.name]
+
+
+class _Rows(NamedTuple):
+    """An INSERT as text: what stands before the rows, a row, and its columns in their order."""
+
+    head: str
+    row: str
+    names: list[str]
 
 
 @contextmanager
