@@ -2,167 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, target
+from hypothesis import given
 from hypothesis import strategies as st
-from rasa.core.featurizers.tracker_featurizers import MaxHistoryTrackerFeaturizer
 from rasa.core.policies import memoization, rule_policy
-from rasa.engine.graph import ExecutionContext, GraphSchema
 from rasa.engine.storage.resource import Resource
 from rasa.nlu.classifiers import logistic_regression_classifier as regression
 from rasa.nlu.classifiers.logistic_regression_classifier import LogisticRegressionClassifier
-from rasa.shared.core import events
 from rasa.shared.core.constants import SHOULD_NOT_BE_SET
 from rasa.shared.nlu.training_data.features import Features
 from rasa.shared.nlu.training_data.message import Message
 from scipy.sparse import coo_matrix
 
 from channels.quick_components import quick, quick_node
-from channels.quick_tracker import QuickTracker
-from tests.conversations import CONVERSATIONS, DOMAIN
-
-CONTEXT = ExecutionContext(GraphSchema({}))
-RULE_ONLY = {"rule_only_slots": ["size"], "rule_only_loops": ["order_form"]}
-
-
-def made(kind: Any, **config: Any) -> Any:
-    return kind({**kind.get_default_config(), **config}, None, Resource("none"), CONTEXT)
-
-
-def tracker_of(said: list[Any]) -> QuickTracker:
-    tracker = QuickTracker("7007", DOMAIN.slots)
-    for each in said:
-        tracker.update(copy.deepcopy(each))
-    return tracker
-
-
-def remembering(stories: list[list[Any]], **config: Any) -> Any:
-    """Rasa's own policy, for which each story goes on with an action."""
-    policy = made(memoization.AugmentedMemoizationPolicy, **config)
-    for number, story in enumerate(stories):
-        states = policy._prediction_states(tracker_of(story), DOMAIN, rule_only_data=RULE_ONLY)
-        policy.lookup[policy._create_feature_key(states)] = ["action_greet", "action_listen"][number % 2]
-    return policy
-
-
-def predictions(policy: Any, said: list[Any]) -> list[Any]:
-    told = []
-    for chosen in (policy, quick(policy)):
-        prediction = chosen.predict_action_probabilities(tracker_of(said), DOMAIN, RULE_ONLY)
-        told.append((prediction.probabilities, prediction.policy_name))
-    return told
-
-
-HI = [events.ActionExecuted("action_listen"), events.UserUttered("hi", {"name": "greet"})]
-BLUE = [
-    events.ActionExecuted("action_listen"),
-    events.UserUttered("blue", {"name": "tell"}, [{"entity": "colour", "value": "blue"}]),
-    events.SlotSet("colour", "blue"),
-    events.DefinePrevUserUtteredFeaturization(False),
-]
-GREETED = [events.ActionExecuted("action_greet"), events.BotUttered("hello")]
-GREETED_BY_RULE = [events.ActionExecuted("action_greet", hide_rule_turn=True)]
-SIZED = [events.SlotSet("size", "m")]
-TURNS = [
-    HI,
-    BLUE,
-    GREETED,
-    GREETED_BY_RULE,
-    SIZED,
-    [events.ActionExecuted("action_listen"), events.UserUttered("only words", None)],
-    [events.ActionExecuted("action_listen", hide_rule_turn=True), events.UserUttered("", {"name": None})],
-    [events.ActionExecuted("action_listen"), events.UserUttered('er sagt: "ü"', {"name": "tell"})],
-    [events.DefinePrevUserUtteredFeaturization(True)],
-    [events.ActionExecuted("action_unlikely_intent")],
-    [events.ActionExecuted(action_text="Hello there")],
-    [events.SlotSet("size", None)],
-    [events.ActiveLoop("order_form"), events.ActionExecuted("order_form"), events.ActiveLoop(None)],
-]
-SOME_TURNS = st.lists(st.sampled_from(TURNS), min_size=1, max_size=10).map(
-    lambda turns: list(chain.from_iterable(turns))
-)
-
-
-@given(st.lists(SOME_TURNS, min_size=1, max_size=4), SOME_TURNS, st.data(), st.booleans())
-def test_memory_recalls_what_rasa_s_recalls_of_shortened_conversations(
-    stories: list[list[Any]], before: list[Any], data: Any, compressed: bool
-) -> None:
-    policy = remembering(
-        stories,
-        max_history=data.draw(st.sampled_from([None, 2, 5])),
-        enable_feature_string_compression=compressed,
-    )
-    said = before + data.draw(st.sampled_from([*stories, []]))
-    slow, fast = predictions(policy, said)
-    target(max(slow[0]))  # look for conversations of which something is recalled
-    assert fast == slow
-
-
-@given(CONVERSATIONS, CONVERSATIONS)
-def test_memory_recalls_what_rasa_s_recalls_of_any_conversation(story: list[Any], said: list[Any]) -> None:
-    slow, fast = predictions(remembering([story], max_history=5), said + story)
-    assert fast == slow
-
-
-def greeted(before: list[Any]) -> list[Any]:
-    """Recalled only if what came before is left out: the story had no slot."""
-    return [*before, *HI, *GREETED, *HI]
-
-
-def test_memory_finds_a_story_behind_slots_that_were_set_before_it() -> None:
-    policy = remembering([greeted([])], max_history=5)
-    said = greeted([events.SlotSet("size", "m"), *GREETED])
-    slow, fast = predictions(policy, said)
-    assert fast == slow
-    assert max(slow[0]) == 1.0
-    assert quick(policy)._recall_states(quick(policy)._prediction_states(tracker_of(said), DOMAIN)) is None
-
-
-def test_memory_asks_rasa_only_where_words_and_actions_are_remembered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    policy = remembering([greeted([])], max_history=5)
-    asked: list[Any] = []
-    shorten = memoization.AugmentedMemoizationPolicy._recall_using_truncation
-
-    def notice(*given: Any, **named: Any) -> Any:
-        asked.append(given)
-        return shorten(*given, **named)
-
-    monkeypatch.setattr(memoization.AugmentedMemoizationPolicy, "_recall_using_truncation", notice)
-    fast = quick(policy)
-    for other in ([*HI, *GREETED, *BLUE], [*HI, *GREETED_BY_RULE]):
-        fast.predict_action_probabilities(tracker_of(other), DOMAIN, RULE_ONLY)
-    assert not asked
-    fast.predict_action_probabilities(tracker_of(greeted([*SIZED, *GREETED])), DOMAIN, RULE_ONLY)
-    assert asked
-
-
-def test_memory_leaves_it_to_rasa_where_words_look_like_slots() -> None:
-    odd = [events.ActionExecuted("action_listen"), events.UserUttered("hi", {"name": "slots: {a: {b}}"})]
-    policy = remembering([odd], max_history=5)
-    assert quick(policy)._slotless is None
-    slow, fast = predictions(policy, [*SIZED, *GREETED, *odd])
-    assert fast == slow
-
-
-def test_memory_leaves_it_to_rasa_where_somebody_s_own_code_sees_the_conversation() -> None:
-    class Theirs(MaxHistoryTrackerFeaturizer):
-        def prediction_states(self, trackers: Any, *given: Any, **named: Any) -> Any:
-            assert all(tracker.events for tracker in trackers)
-            return super().prediction_states(trackers, *given, **named)
-
-    policy = remembering([greeted([])], max_history=5)
-    policy._Policy__featurizer = Theirs(max_history=5)
-    slow, fast = predictions(policy, greeted([*SIZED, *GREETED]))
-    assert fast == slow
-    assert max(slow[0]) == 1.0
-
+from tests.conversations import DOMAIN, SOME_TURNS, made, tracker_of
 
 # --- rules ---
 

@@ -17,9 +17,8 @@ from rasa.shared.core.trackers import DialogueStateTracker
 
 from channels.planned_runner import PlannedRunner
 from channels.quick_tracker import QuickTracker
-from tests.conversations import CONVERSATIONS, DOMAIN, MAKE
+from tests.conversations import CONVERSATIONS, DOMAIN, MAKE, RULE_ONLY
 
-RULE_ONLY = {"rule_only_slots": ["size"], "rule_only_loops": ["order_form"]}
 PAST = ({}, {"omit_unset_slots": True}, {"ignore_rule_only_turns": True, "rule_only_data": RULE_ONLY})
 
 

@@ -17,7 +17,6 @@ from otn.store import (
     candidates,
     contacts,
     deliveries,
-    engine,
     estimates,
     figures,
     inbox,
@@ -26,6 +25,7 @@ from otn.store import (
     receipts,
     reports,
     requests,
+    statements,
     tokens,
 )
 from otn.store.broadcasts import Cursor
@@ -253,9 +253,9 @@ def plan_of(store: Store, work: Callable[[Tx], Any]) -> str:
         look(None, connection.cursor(), select.text, select.stored(values), None, False)
         return rows(select, connection, values)
 
-    rows = engine._Select.rows
+    rows = statements._Select.rows
     patch = pytest.MonkeyPatch()  # what a Lookup runs is told to no listener
-    patch.setattr(engine._Select, "rows", look_up)
+    patch.setattr(statements._Select, "rows", look_up)
     sa.event.listen(store.engine, "before_cursor_execute", look)
     try:
         with store.engine.connect() as connection, connection.begin() as transaction:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,8 @@ import shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("otn", "channels", "simulator")
-# A bot has Rasa, and Rasa brings Sanic. pysqlite3 is wanted on Linux only, and its name is that of the import.
-OF_THE_BOT = {"rasa", "sanic"}
+# A bot has Rasa, and Rasa brings these. pysqlite3 is wanted on Linux only, and its name is that of the import.
+OF_THE_BOT = {"rasa", "sanic", "numpy", "scipy"}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,11 @@ def sources() -> Iterator[str]:
 def test_everything_is_in_it_but_the_tools_of_this_repository(wheel: Path) -> None:
     wanted = {name for name in sources() if not name.startswith("otn/dev/")}
     assert files(wheel) == wanted
+
+
+def test_what_a_bot_has_already_is_what_rasa_brings() -> None:
+    brought = {re.match(r"[\w.-]+", each)[0] for each in requires("rasa") or ()}  # type: ignore[index]
+    assert brought | {"rasa"} >= OF_THE_BOT
 
 
 def test_nothing_in_it_needs_what_is_not(wheel: Path) -> None:
