@@ -49,7 +49,7 @@ lint: $(ENVIRONMENT) ## Check style, formatting and types
 test: lint ## Run everything that CI runs: lint, the bot's data, its stories, all tests
 	@$(BIN)/python -m otn.dev.check_bot
 	@$(BIN)/python -m otn.dev.browser
-	@$(BIN)/pytest -q --disable-warnings --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -q --disable-warnings
 
 bench: $(ENVIRONMENT) ## Measure speed and memory against named peers; takes minutes (docs/performance.md)
 	@$(BIN)/python -m benchmarks
