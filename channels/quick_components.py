@@ -1,4 +1,4 @@
-"""Some of Rasa's components, quicker: what remembers stories, what knows rules, and what tells intents apart.
+"""Which of Rasa's components have quicker ones; of these, what knows rules and what tells intents apart.
 
 They give what Rasa's give, from the same trained model, and stand in for them while a model runs; their names are
 Rasa's, because predictions tell them. Tests hold each against Rasa's own.
@@ -13,11 +13,7 @@ from typing import Any
 import numpy as np
 from rasa.core.policies import memoization, rule_policy
 from rasa.nlu.classifiers import logistic_regression_classifier
-from rasa.shared.core.constants import (
-    PREVIOUS_ACTION,
-    SHOULD_NOT_BE_SET,
-    USER,
-)
+from rasa.shared.core.constants import PREVIOUS_ACTION, SHOULD_NOT_BE_SET, USER
 from rasa.shared.nlu.constants import ACTION_NAME, FEATURE_TYPE_SENTENCE, INTENT, TEXT
 from rasa.shared.nlu.training_data.message import Message
 from scipy.sparse import coo_matrix, csr_matrix

@@ -79,9 +79,7 @@ class AugmentedMemoizationPolicy(memoization.AugmentedMemoizationPolicy):  # typ
 
     def _is_known(self, events: Sequence[Event]) -> bool:
         """Whether what follows is right for these events: whatever else there may be is Rasa's to work out."""
-        return type(self.featurizer) is MaxHistoryTrackerFeaturizer and all(
-            _is_plain(event, events[:place]) for place, event in enumerate(events)
-        )
+        return type(self.featurizer) is MaxHistoryTrackerFeaturizer and _are_plain(events)
 
     def _is_an_end(self, end: str) -> bool:
         """Whether something that is remembered may end so."""
@@ -111,7 +109,7 @@ def _ends(events: Sequence[Event], domain: Domain) -> Iterator[str]:
     steps = [event for event in events if isinstance(event, ActionExecuted | UserUttered)]
     told = [_words(step, domain) for step in steps if isinstance(step, UserUttered)]
     users = {""}
-    if told and told[-1] and _were_just_said(steps):
+    if _were_just_said(steps) and told[-1]:
         told, users = told[-1:], set()
     for words in told:
         # Rasa leaves out the text of words whose intent it knows, and of the last ones.
@@ -133,22 +131,23 @@ def _were_just_said(steps: Sequence[Event]) -> bool:
     return False
 
 
-def _is_plain(event: Event, before: Sequence[Event]) -> bool:
-    """Whether it does no more than `_shortened` takes of it."""
-    if isinstance(event, DefinePrevUserUtteredFeaturization):
-        return not _comes_late(before)
-    if type(event) is ActionExecuted:
-        # Rasa takes this one out afterwards, and the conversation ends elsewhere.
-        return bool(event.action_name != ACTION_UNLIKELY_INTENT_NAME)
-    return type(event) in {BotUttered, SlotSet, UserUttered}
-
-
-def _comes_late(before: Sequence[Event]) -> bool:
-    """Whether an action was taken since the last words: who writes into them now changes what that action followed."""
-    for event in reversed(before):
-        if isinstance(event, ActionExecuted | UserUttered):
-            return isinstance(event, ActionExecuted)
-    return False
+def _are_plain(events: Sequence[Event]) -> bool:
+    """Whether none of them does more than `_shortened` takes of it."""
+    acted = False  # since the last words
+    for event in events:
+        kind = type(event)
+        if kind is ActionExecuted:
+            acted = True
+            if event.action_name == ACTION_UNLIKELY_INTENT_NAME:
+                return False  # Rasa takes this one out afterwards, and the conversation ends elsewhere
+        elif kind is UserUttered:
+            acted = False
+        elif kind is DefinePrevUserUtteredFeaturization:
+            if acted:
+                return False  # it changes the words that the action followed
+        elif kind not in {BotUttered, SlotSet}:
+            return False
+    return True
 
 
 def _part(state: State) -> str:
@@ -191,14 +190,12 @@ class _Begun(NamedTuple):
 
 
 def _moment(words: dict[str, Any], action: dict[str, str], *, hidden: bool) -> Moment:
-    name = action.get(ACTION_NAME) or action.get(ACTION_TEXT)
     return Moment(
-        state=_state(words, action), hidden=hidden, latest_action=action or None, latest_action_name=name
+        state={kind: part for kind, part in ((USER, words), (PREVIOUS_ACTION, action)) if part},
+        hidden=hidden,
+        latest_action=action or None,
+        latest_action_name=action.get(ACTION_NAME) or action.get(ACTION_TEXT),
     )
-
-
-def _state(words: dict[str, Any], action: dict[str, str]) -> State:
-    return {kind: part for kind, part in ((USER, words), (PREVIOUS_ACTION, action)) if part}
 
 
 def _unsaid(moment: Moment) -> Moment:

@@ -31,7 +31,7 @@ def _remember_whether_empty(domain: Any) -> None:
 
 
 def _let_begin(store: Any) -> None:
-    """Let our tracker store make the trackers of conversations that begin; what Rasa wraps it in makes its own."""
+    """Conversations that begin get our tracker too: what Rasa wraps our tracker store in makes Rasa's own."""
     if type(store) is FailSafeTrackerStore and type(store._tracker_store) is QuickSQLTrackerStore:
         store.init_tracker = lambda sender_id: QuickTracker(
             sender_id, store.domain.slots, max_event_history=store.max_event_history

@@ -75,12 +75,12 @@ def test_a_rule_that_leaves_the_words_or_the_action_open_applies() -> None:
 SPARSE = st.lists(st.tuples(st.integers(0, 6), st.integers(-3, 3)), max_size=8)
 
 
-def featured(parts: list[list[tuple[int, int]]], *, kind: Any = coo_matrix, of: str = "sentence") -> Message:
+def featured(parts: list[list[tuple[int, int]]], *, kind: Any = coo_matrix) -> Message:
     message = Message({"text": "hi"})
     for number, part in enumerate(parts):
         columns, values = [each for each, _ in part], [each for _, each in part]
         row = kind(coo_matrix((values, ([0] * len(part), columns)), shape=(1, 7 + number), dtype=np.int64))
-        message.add_features(Features(row, of, "text", f"featurizer {number}"))
+        message.add_features(Features(row, "sentence", "text", f"featurizer {number}"))
         message.add_features(Features(row, "sequence", "text", f"featurizer {number}"))
         message.add_features(Features(row, "sentence", "action_text", f"featurizer {number}"))
     return message

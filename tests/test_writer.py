@@ -346,7 +346,7 @@ async def test_the_writer_lingers_only_in_a_rush_in_which_few_share_a_commit(
         waiting = [asyncio.ensure_future(writer.run(held))]
         await held.entered()
         waiting += [asyncio.ensure_future(writer.run(lambda _tx: None)) for _ in range(jobs)]
-        await asyncio.sleep(0)  # now they wait
+        await asyncio.sleep(0)  # lets each of them hand in its job, behind the one that is held
         held.let_go()
         await asyncio.gather(*waiting)
 

@@ -6,11 +6,10 @@ SQLAlchemy takes five to ten times longer for one than the database, so each is 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -44,8 +43,8 @@ def insert_new(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Insert:
-    """An INSERT as text for the driver: SQLAlchemy 1.4 never caches one with ON CONFLICT, and compiling takes
-    ten times longer than running it."""
+    """An INSERT of any number of rows. SQLAlchemy 1.4 never caches one with ON CONFLICT, and compiling takes ten
+    times longer than running it."""
 
     head: str
     row: str
@@ -116,8 +115,13 @@ class Lookup:
         select = self._prepare(where.dialect)
         connection = where.connection if isinstance(where, Connection) else where.raw_connection()
         try:
-            with _translated(where, connection, select.text):
-                return select.rows(connection, values)
+            return select.rows(connection, values)
+        except where.dialect.dbapi.Error as exc:
+            if where.dialect.is_disconnect(exc, connection, None):
+                _forget_connections(where, connection, exc)
+            raise sa.exc.DBAPIError.instance(
+                select.text, None, exc, where.dialect.dbapi.Error, hide_parameters=True, dialect=where.dialect
+            ) from exc
         finally:
             if isinstance(where, Engine):
                 connection.close()
@@ -134,47 +138,23 @@ class Append:
     def __init__(self, table: Any, names: Sequence[str]) -> None:
         self._insert = table.insert().inline()
         self._names = names
-        self._prepared: dict[str, _Rows] = {}
+        self._prepared: dict[str, _Insert] = {}
 
     def rows(self, tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert them, in this order, in the open transaction. Raises what a statement of SQLAlchemy's raises."""
+        """Insert them, in this order."""
         insert = self._prepare(tx.dialect)
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            some = rows[start : start + _ROWS_AT_ONCE]
-            text = insert.head + ", ".join([insert.row] * len(some))
-            with _translated(tx, tx.connection, text):
-                cursor = tx.connection.cursor()
-                cursor.execute(text, [row[name] for row in some for name in insert.names])
-                cursor.close()
+        given = [tuple(row[name] for name in self._names) for row in rows]
+        for start in range(0, len(given), _ROWS_AT_ONCE):
+            tx.exec_driver_sql(*insert.of(given[start : start + _ROWS_AT_ONCE]))
 
-    def _prepare(self, dialect: Any) -> _Rows:
+    def _prepare(self, dialect: Any) -> _Insert:
         if dialect.name not in self._prepared:
             kind = _DIALECTS.get(dialect.name, dialect)
             compiled = self._insert.compile(dialect=kind, column_keys=self._names)
             head, values, row = str(compiled).rpartition(" VALUES ")
-            self._prepared[dialect.name] = _Rows(head + values, row, compiled.positiontup)
+            columns = tuple((self._names.index(name), None) for name in compiled.positiontup)
+            self._prepared[dialect.name] = _Insert(head=head + values, row=row, tail="", columns=columns)
         return self._prepared[dialect.name]
-
-
-class _Rows(NamedTuple):
-    """An INSERT as text: what stands before the rows, a row, and its columns in their order."""
-
-    head: str
-    row: str
-    names: list[str]
-
-
-@contextmanager
-def _translated(where: Source, connection: Any, text: str) -> Iterator[None]:
-    """The driver's errors as SQLAlchemy's."""
-    try:
-        yield
-    except where.dialect.dbapi.Error as exc:
-        if where.dialect.is_disconnect(exc, connection, None):
-            _forget_connections(where, connection, exc)
-        raise sa.exc.DBAPIError.instance(
-            text, None, exc, where.dialect.dbapi.Error, hide_parameters=True, dialect=where.dialect
-        ) from exc
 
 
 def _forget_connections(where: Source, connection: Any, why: Exception) -> None:
