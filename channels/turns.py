@@ -25,9 +25,10 @@ from channels.quicken import quicken
 from channels.turn import Locked, Turn
 from channels.turnstile import Turnstile
 from otn.errors import StoreUnavailable
-from otn.models import Contact, InboxState
-from otn.store import Tx, contacts, inbox
+from otn.models import InboxState
+from otn.store import Tx, contacts, turns
 from otn.store.inbox import InboxRow
+from otn.store.turns import Claim
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +56,9 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """What to do for a person now: an event's turn, or, without a row, to forget them."""
+    """What to do for a person now: an event's turn, or to forget them. `sent`: as `afterwards.unnoted` tells."""
 
-    person: Contact
-    sender_id: str
-    row: InboxRow | None
+    claim: Claim
     sent: Sequence[afterwards.FollowUp] = ()
 
 
@@ -130,8 +129,8 @@ class Turns:
 
         def keep(tx: Tx) -> None:
             for contact_id in mine:
-                if contacts.holds_turn(tx, contact_id, self._owner):  # not given back meanwhile
-                    contacts.take_turn(tx, contact_id, self._owner, self._pace.lease)
+                if turns.holds(tx, contact_id, self._owner):  # not given back meanwhile
+                    turns.take(tx, contact_id, self._owner, self._pace.lease)
 
         if mine := sorted(self._leased):
             await self._doors.write(keep)
@@ -219,26 +218,19 @@ class Turns:
         return [steps[contact_id] for contact_id, _ended in people]
 
     def _advance(self, tx: Tx, contact_id: int, ended: _Ended | None) -> _Step | None:
-        now = self._doors.now()
-        if ended is not None:
-            if not inbox.close(tx, ended.row, contact_id, self._owner, ended.state, now, ended.error):
-                return None  # the lease went to somebody else, who finds the turn in the tracker
-            if inbox.end_turn(tx, contact_id, self._owner):
-                return None
+        now, owner = self._doors.now(), self._owner
+        if ended is not None and not turns.end(
+            tx, ended.row, contact_id, owner, ended.state, now, ended.error
+        ):
+            return None
         if self._stopping:
-            contacts.give_turn_back(tx, contact_id, self._owner)
+            turns.give_back(tx, contact_id, owner)
             return None
-        person = contacts.get(tx, contact_id)
-        row = None
-        if person.erase_requested_at is None:
-            row = inbox.claim(tx, contact_id, self._owner, self._pace.lease, now)
-            taken = row is not None
-        else:
-            taken = contacts.take_turn(tx, contact_id, self._owner, self._pace.lease)
-        if not taken:
+        claim = turns.claim(tx, contact_id, owner, self._pace.lease, now)
+        if claim is None:
             return None
-        sent = afterwards.unnoted(tx, person) if row is not None else ()
-        return _Step(person=person, sender_id=contacts.sender_id(tx, person), row=row, sent=sent)
+        sent = afterwards.unnoted(tx, claim.person) if claim.row and claim.has_unnoted else ()
+        return _Step(claim=claim, sent=sent)
 
     async def _take(self, step: _Step) -> _Ended | None:
         agent = self._ready_agent()
@@ -247,14 +239,14 @@ class Turns:
         turn = Turn(
             doors=self._doors,
             agent=agent,
-            person=step.person,
-            sender_id=step.sender_id,
+            person=step.claim.person,
+            sender_id=step.claim.sender_id,
             typing_after=self._pace.typing_after,
             sent=step.sent,
         )
-        if step.row is not None:
-            self.profiles.ask_for(step.person)
-            return await self._run(turn, step.row)
+        if step.claim.row is not None:
+            self.profiles.ask_for(step.claim.person)
+            return await self._run(turn, step.claim.row)
         if not await turn.forget():
             raise NotNow("a message to them is on its way")
         return None
@@ -267,7 +259,7 @@ class Turns:
             return _Ended(row=row, state=state, error=None if understood else NO_WORD)
         except (NotNow, StoreUnavailable):
             # Nothing was said, and the event is not to blame: this was no attempt.
-            await self._doors.write(lambda tx: inbox.put_back(tx, row, contact_id, self._owner))
+            await self._doors.write(lambda tx: turns.put_back(tx, row, contact_id, self._owner))
             raise
         except Exception as exc:  # noqa: BLE001 - the turn's own trouble; it counts as an attempt
             return await self._failed(row, contact_id, exc)
@@ -291,7 +283,7 @@ class Turns:
     async def _give_back(self, *contact_ids: int) -> None:
         def give(tx: Tx) -> None:
             for contact_id in contact_ids:
-                contacts.give_turn_back(tx, contact_id, self._owner)
+                turns.give_back(tx, contact_id, self._owner)
 
         self._leased.difference_update(contact_ids)
         await self._doors.write(give)
@@ -312,4 +304,4 @@ class Turns:
 
 
 def _unled(tx: Tx) -> list[int]:
-    return [*inbox.waiting(tx), *(person.id for person in contacts.to_erase(tx))]
+    return [*turns.waiting(tx), *(person.id for person in contacts.to_erase(tx))]

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from otn import intake
 from otn.events import Event, parse
 from otn.models import Contact, InboxState, OtnToken, Page, TokenState
-from otn.store import Store, Tx, contacts, deliveries, inbox, pages, requests, tokens, topics
+from otn.store import Store, Tx, contacts, deliveries, inbox, pages, requests, tokens, topics, turns
 from otn.store.schema import audit, contact, delivery, inbound_event, otn_token
 from otn.store.schema import page as page_table
 from otn.store.statements import _Select
@@ -73,10 +73,11 @@ def test_the_same_events_again_change_nothing(store: Store, make: Any, now: date
     first = everything()
     before = (person(store), kept(store), count(store, inbound_event))
     with store.begin() as tx:
-        row = inbox.claim(tx, before[0].id, "a", 60, now)
-        assert row is not None
-        inbox.close(tx, row, before[0].id, "a", InboxState.DONE, now)
-        contacts.give_turn_back(tx, before[0].id, "a")
+        claim = turns.claim(tx, before[0].id, "a", 60, now)
+        assert claim
+        assert claim.row
+        turns.end(tx, claim.row, before[0].id, "a", InboxState.DONE, now)
+        turns.give_back(tx, before[0].id, "a")
     store.close()  # a restart
     again = everything()
     assert [one.is_new for one in first] == [True] * 3
@@ -402,10 +403,11 @@ def test_an_event_is_read_again_as_it_was_recorded(
         event = event_of(item, now - HOUR)
         with store.begin() as tx:
             intake.record(tx, vault, intake.seal(vault, [event]), own_pages={"1001"}, now=now)
-            row = inbox.claim(tx, person_in(tx).id, "a", 60, now)
-            assert row is not None
-            assert replace(intake.reread(vault, row), raw=event.raw) == replace(event, token=None)
-            inbox.close(tx, row, person_in(tx).id, "a", InboxState.DONE, now)
+            claim = turns.claim(tx, person_in(tx).id, "a", 60, now)
+            assert claim
+            assert claim.row
+            assert replace(intake.reread(vault, claim.row), raw=event.raw) == replace(event, token=None)
+            turns.end(tx, claim.row, person_in(tx).id, "a", InboxState.DONE, now)
 
 
 def person_in(tx: Tx) -> Contact:

@@ -1,4 +1,4 @@
-"""People: one row each, windows that only grow, one conversation at a time."""
+"""People: one row each, windows that only grow."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from otn.errors import NotFound
 from otn.models import Contact
 from otn.store import Store, contacts, pages
 from otn.store.contacts import Opening
-from otn.store.schema import contact as table
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -124,69 +122,6 @@ def test_asking_to_be_forgotten_again_means_everything_up_to_now(
     assert look(store, contact).erase_requested_at == now + HOUR
     with store.read() as tx:
         assert [marked.id for marked in contacts.to_erase(tx)] == [contact.id]
-
-
-# --- one conversation at a time ---
-
-
-def lapse(store: Store, contact: Contact) -> None:
-    with store.begin() as tx:
-        tx.execute(table.update().where(table.c.id == contact.id).values(turn_lease_until=1.0))
-
-
-def take(store: Store, contact: Contact, owner: str) -> bool:
-    with store.begin() as tx:
-        return contacts.take_turn(tx, contact.id, owner, 60)
-
-
-def test_a_conversation_has_one_leader_until_it_is_given_back(store: Store, make: Any) -> None:
-    contact = make.contact()
-    assert take(store, contact, "a")
-    assert not take(store, contact, "b")
-    assert take(store, contact, "a")  # renewed
-    with store.begin() as tx:
-        assert contacts.holds_turn(tx, contact.id, "a")
-        assert not contacts.holds_turn(tx, contact.id, "b")
-        contacts.give_turn_back(tx, contact.id, "b")  # not theirs to give
-    assert not take(store, contact, "b")
-    with store.begin() as tx:
-        contacts.give_turn_back(tx, contact.id, "a")
-        assert not contacts.holds_turn(tx, contact.id, "a")
-    assert take(store, contact, "b")
-
-
-def test_a_dead_leader_s_conversation_is_free_once_the_lease_is_over(store: Store, make: Any) -> None:
-    contact = make.contact()
-    assert take(store, contact, "a")
-    lapse(store, contact)
-    assert take(store, contact, "b")
-    with store.read() as tx:
-        assert not contacts.holds_turn(tx, contact.id, "a")
-
-
-def test_a_lease_is_on_the_database_s_clock(store: Store, make: Any) -> None:
-    contact = make.contact()
-    take(store, contact, "a")
-    with store.read() as tx:
-        until = tx.execute(sa.select(table.c.turn_lease_until)).scalar_one()
-        real = tx.execute(
-            sa.text(
-                "SELECT strftime('%s','now') + 0.0" if store.is_sqlite else "SELECT extract(epoch from now())"
-            )
-        ).scalar_one()
-    assert 58 < until - float(real) < 62
-
-
-def test_of_several_who_want_to_lead_one_does(
-    store: Store, make: Any, at_once: Callable[..., list[Any]]
-) -> None:
-    for number in range(5):
-        contact = make.contact(str(number))
-        wishes = [
-            lambda tx, owner=owner, contact=contact: contacts.take_turn(tx, contact.id, owner, 60)
-            for owner in "abcd"
-        ]
-        assert sum(at_once(*wishes)) == 1
 
 
 def test_a_profile_is_kept_unless_the_person_wanted_to_be_forgotten_since(

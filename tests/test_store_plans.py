@@ -27,6 +27,7 @@ from otn.store import (
     requests,
     statements,
     tokens,
+    turns,
 )
 from otn.store.broadcasts import Cursor
 from otn.store.candidates import Place
@@ -176,8 +177,8 @@ HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
         "ix_delivery_message_hash",
         lambda tx: deliveries.accepted_elsewhere(tx, "m10", 1),
     ),
-    "who waits": ("ix_inbound_event_new", inbox.waiting),
-    "claim": ("ix_inbound_event_new", lambda tx: inbox.claim(tx, 1, "me", 60, NOW)),
+    "who waits": ("ix_inbound_event_new", turns.waiting),
+    "claim": ("ix_inbound_event_new", lambda tx: turns.claim(tx, 1, "me", 60, NOW)),
     "prune": ("ix_inbound_event_received_at", lambda tx: inbox.prune(tx, NOW - timedelta(days=90))),
     "what was asked": (
         "ix_permission_request_contact_id_asked_at",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,72 +12,54 @@ import sqlalchemy as sa
 
 from otn.errors import NotFound
 from otn.events import WindowOpening
-from otn.models import Contact, Page, sender_id_on_page
+from otn.models import Contact, Page
 from otn.store import pages
-from otn.store.engine import Source, Tx, db_epoch
+from otn.store.engine import Source, Tx
 from otn.store.schema import contact, page
 from otn.store.statements import Lookup, insert_new
 
 _NAMES = tuple(Contact.__dataclass_fields__)
-_COLUMNS = tuple(contact.c[name] for name in _NAMES)
+COLUMNS = tuple(contact.c[name] for name in _NAMES)
+"""What a Contact is made of."""
+
 # Built once, since every event and every reply asks: building takes longer than running.
-_ON_PAGE = sa.select(*_COLUMNS).where(
+_ON_PAGE = sa.select(*COLUMNS).where(
     contact.c.page_id == sa.bindparam("page"), contact.c.psid == sa.bindparam("person")
 )
 _WITH_PAGE = Lookup(
-    sa.select(*_COLUMNS, *pages.COLUMNS)
+    sa.select(*COLUMNS, *pages.COLUMNS)
     .select_from(contact.join(page, page.c.page_id == contact.c.page_id))
     .where(contact.c.page_id == sa.bindparam("page"), contact.c.psid == sa.bindparam("person"))
 )
 # Nobody changes a person's id: whoever only refers to it (FOR KEY SHARE, as a foreign key does) need not wait.
 _SEVERAL_LOCKED = (
-    sa.select(*_COLUMNS)
+    sa.select(*COLUMNS)
     .where(contact.c.page_id == sa.bindparam("page"))
     .where(contact.c.psid.in_(sa.bindparam("people", expanding=True)))
     .order_by(contact.c.id)
     .with_for_update(key_share=True)
 )
-_ON_ANY_PAGE = (
-    sa.select(*_COLUMNS).where(contact.c.psid == sa.bindparam("person")).order_by(contact.c.page_id)
-)
-_FIRST_WITH_PSID = Lookup(
-    sa.select(sa.func.min(contact.c.id)).where(contact.c.psid == sa.bindparam("person"))
-)
-_BY_ID = sa.select(*_COLUMNS).where(contact.c.id == sa.bindparam("contact"))
+_ON_ANY_PAGE = sa.select(*COLUMNS).where(contact.c.psid == sa.bindparam("person")).order_by(contact.c.page_id)
+_THIS = contact.c.id == sa.bindparam("contact")
+_BY_ID = sa.select(*COLUMNS).where(_THIS)
 _FOUND = Lookup(_BY_ID)
 _LOCKED = _BY_ID.with_for_update(key_share=True)
-_LATER_WINDOW = (
+_AT = sa.bindparam("at", type_=contact.c.last_message_at.type)
+_UNTIL = sa.bindparam("until", type_=contact.c.window_until.type)
+_OPENED = {
+    contact.c.window_opened_at: _AT,
+    contact.c.window_opened_by: sa.bindparam("opened_by"),
+    contact.c.window_until: _UNTIL,
+}
+_IS_LONGER = contact.c.window_until.is_(None) | (contact.c.window_until < _UNTIL)
+_OPEN_WINDOW = contact.update().where(_THIS, _IS_LONGER).values(_OPENED)
+_IS_LAST_MESSAGE = contact.c.last_message_at.is_(None) | (contact.c.last_message_at < _AT)
+# A message does both, each by a condition of its own.
+_OPEN_WINDOW_BY_MESSAGE = (
     contact.update()
-    .where(contact.c.id == sa.bindparam("contact"))
-    .where(
-        contact.c.window_until.is_(None)
-        | (contact.c.window_until < sa.bindparam("until", type_=contact.c.window_until.type))
-    )
-    .values(
-        window_opened_at=sa.bindparam("at"),
-        window_opened_by=sa.bindparam("opened_by"),
-        window_until=sa.bindparam("until", type_=contact.c.window_until.type),
-    )
-)
-_OWN_TURN = contact.c.turn_owner == sa.bindparam("owner")
-_FREE_TURN = contact.c.turn_owner.is_(None) | (contact.c.turn_lease_until < db_epoch())
-_TAKE_TURN = (
-    contact.update()
-    .where(contact.c.id == sa.bindparam("contact"), _FREE_TURN | _OWN_TURN)
-    .values(
-        turn_owner=sa.bindparam("owner"),
-        turn_lease_until=db_epoch() + sa.bindparam("seconds", type_=sa.Float),
-    )
-)
-_HOLDS_TURN = Lookup(
-    sa.select(contact.c.id)
-    .where(contact.c.id == sa.bindparam("contact"), _OWN_TURN)
-    .with_for_update(key_share=True)
-)
-_GIVE_TURN_BACK = (
-    contact.update()
-    .where(contact.c.id == sa.bindparam("contact"), _OWN_TURN)
-    .values(turn_owner=None, turn_lease_until=None)
+    .where(_THIS, _IS_LONGER | _IS_LAST_MESSAGE)
+    .values({column: sa.case((_IS_LONGER, value), else_=column) for column, value in _OPENED.items()})
+    .values(last_message_at=sa.case((_IS_LAST_MESSAGE, _AT), else_=contact.c.last_message_at))
 )
 
 
@@ -117,20 +99,20 @@ def find(tx: Tx, page_id: str, psid: str) -> Contact | None:
 def with_page(where: Source, page_id: str, psid: str) -> tuple[Contact, Page] | None:
     """The person on this page, if known, and the page."""
     for row in _WITH_PAGE.rows(where, page=page_id, person=psid):
-        return _contact(row), Page(**dict(zip(pages.NAMES, row[len(_NAMES) :], strict=True)))
+        return made(row[: len(_NAMES)]), Page(**dict(zip(pages.NAMES, row[len(_NAMES) :], strict=True)))
     return None
 
 
 def get(tx: Tx, contact_id: int) -> Contact:
     """The contact with this id. Raises NotFound."""
     for row in _FOUND.rows(tx, contact=contact_id):
-        return _contact(row)
+        return made(row)
     raise NotFound(f"there is no contact {contact_id}")
 
 
 def several(tx: Tx, contact_ids: Sequence[int]) -> list[Contact]:
     """The contacts with these ids."""
-    query = sa.select(*_COLUMNS).where(contact.c.id.in_(contact_ids))
+    query = sa.select(*COLUMNS).where(contact.c.id.in_(contact_ids))
     return [Contact(**row._mapping) for row in tx.execute(query)]
 
 
@@ -141,13 +123,13 @@ def lock(tx: Tx, contact_id: int) -> Contact:
 
 def with_psids(tx: Tx, psids: Collection[str]) -> list[Contact]:
     """The people with these psids, on whichever Page."""
-    query = sa.select(*_COLUMNS).where(contact.c.psid.in_(list(psids)))
+    query = sa.select(*COLUMNS).where(contact.c.psid.in_(list(psids)))
     return [Contact(**row._mapping) for row in tx.execute(query)]
 
 
 def lock_free(tx: Tx, contact_ids: Collection[int]) -> list[Contact]:
     """Those of these people whom nobody else has locked, locked: nobody waits here, so nobody waits in a circle."""
-    query = sa.select(*_COLUMNS).where(contact.c.id.in_(list(contact_ids))).order_by(contact.c.id)
+    query = sa.select(*COLUMNS).where(contact.c.id.in_(list(contact_ids))).order_by(contact.c.id)
     return [
         Contact(**row._mapping) for row in tx.execute(query.with_for_update(key_share=True, skip_locked=True))
     ]
@@ -167,18 +149,9 @@ def by_psid(tx: Tx, psid: str, page_id: str | None = None) -> Contact | None:
     return Contact(**rows[0]._mapping) if rows else None
 
 
-def sender_id(tx: Tx, person: Contact) -> str:
-    """Rasa's name for this person's conversation: the psid, unless another page knew that psid first.
-
-    Psids are page-scoped, so that this should not happen; if it does, these are two people.
-    """
-    ((first,),) = _FIRST_WITH_PSID.rows(tx, person=person.psid)
-    return person.psid if first == person.id else sender_id_on_page(person.psid, person.page_id)
-
-
 def every(tx: Tx, *, page_id: str | None = None, after: int = 0, limit: int = 100) -> list[Contact]:
     """Contacts by id, a page of them at a time."""
-    query = sa.select(*_COLUMNS).where(contact.c.id > after).order_by(contact.c.id).limit(limit)
+    query = sa.select(*COLUMNS).where(contact.c.id > after).order_by(contact.c.id).limit(limit)
     if page_id is not None:
         query = query.where(contact.c.page_id == page_id)
     return [Contact(**row._mapping) for row in tx.execute(query)]
@@ -202,16 +175,12 @@ def open_windows(tx: Tx, openings: Sequence[Opening]) -> None:
 
     Only messages count as the last message, from which a person may answer by hand for seven days (POLICY).
     """
-    rows = [
-        {"contact": each.contact_id, "at": each.at, "opened_by": each.opened_by, "until": each.until}
-        for each in openings
-    ]
-    if rows:
-        tx.execute(_LATER_WINDOW, rows)
-    if messages := [
-        {"contact": row["contact"], "at": row["at"]} for row in rows if row["opened_by"] in _MESSAGES
-    ]:
-        tx.execute(_later(contact.c.last_message_at), messages)
+    alike: dict[bool, list[dict[str, Any]]] = {}
+    for each in openings:
+        row = {"contact": each.contact_id, "at": each.at, "opened_by": each.opened_by, "until": each.until}
+        alike.setdefault(each.opened_by in _MESSAGES, []).append(row)
+    for by_message, rows in alike.items():
+        tx.execute(_OPEN_WINDOW_BY_MESSAGE if by_message else _OPEN_WINDOW, rows)
 
 
 def close_window(tx: Tx, contact_id: int, at: datetime, *, asked_at: datetime | None = None) -> None:
@@ -232,8 +201,7 @@ def mark_read(tx: Tx, contact_id: int, at: datetime) -> None:
 @functools.cache
 def _later(column: sa.Column[datetime]) -> Any:
     at = sa.bindparam("at", type_=column.type)
-    this = contact.c.id == sa.bindparam("contact")
-    return contact.update().where(this, column.is_(None) | (column < at)).values({column: at})
+    return contact.update().where(_THIS, column.is_(None) | (column < at)).values({column: at})
 
 
 def mark_undeliverable(
@@ -290,7 +258,7 @@ def request_erasure(tx: Tx, contact_id: int, now: datetime) -> None:
 
 def to_erase(tx: Tx, limit: int = 20) -> list[Contact]:
     """People who are marked and not yet erased."""
-    query = sa.select(*_COLUMNS).where(contact.c.erase_requested_at.isnot(None)).limit(limit)
+    query = sa.select(*COLUMNS).where(contact.c.erase_requested_at.isnot(None)).limit(limit)
     return [Contact(**row._mapping) for row in tx.execute(query)]
 
 
@@ -308,23 +276,9 @@ def erase(tx: Tx, person: Contact, now: datetime) -> None:
     tx.execute(contact.update().where(contact.c.id == person.id).values(**values))
 
 
-def take_turn(tx: Tx, contact_id: int, owner: str, seconds: float) -> bool:
-    """Lease this person's conversation; True if it is now ours. Renewing is taking it again."""
-    return bool(tx.execute(_TAKE_TURN, {"contact": contact_id, "owner": owner, "seconds": seconds}).rowcount)
-
-
-def holds_turn(tx: Tx, contact_id: int, owner: str) -> bool:
-    """Whether the conversation is still leased to this owner, and stays so until the transaction ends."""
-    return bool(_HOLDS_TURN.rows(tx, contact=contact_id, owner=owner))
-
-
-def give_turn_back(tx: Tx, contact_id: int, owner: str) -> None:
-    """Let somebody else lead this conversation."""
-    tx.execute(_GIVE_TURN_BACK, {"contact": contact_id, "owner": owner})
-
-
-def _contact(row: tuple[Any, ...]) -> Contact:
-    return Contact(**dict(zip(_NAMES, row, strict=False)))
+def made(values: Iterable[Any]) -> Contact:
+    """The contact with these values of COLUMNS."""
+    return Contact(**dict(zip(_NAMES, values, strict=True)))
 
 
 def _one(tx: Tx, query: Any, values: dict[str, Any]) -> Contact | None:
