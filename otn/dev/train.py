@@ -37,7 +37,7 @@ def main() -> int:
     if is_trained(root, wanted):
         print(f"model: {MODEL} is up to date")
         return 0
-    print(f"model: training {MODEL} (about 20 seconds)", flush=True)
+    print(f"model: training {MODEL} (20 seconds to a minute)", flush=True)
     started = time.monotonic()
     code = train(root)
     if code:
