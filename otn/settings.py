@@ -30,7 +30,7 @@ from otn.policy import MOST_SENDS_PER_SECOND, SENDS_PER_SECOND
 CHANNEL: Final = "channels.messenger.MessengerInput"
 DEFAULT_GRAPH_URL: Final = "https://graph.facebook.com"
 DEFAULT_API_VERSION: Final = "v26.0"
-SIMULATOR_URL: Final = "http://127.0.0.1:5060"
+SIMULATOR_URL: Final = "http://127.0.0.1:5080"
 # The digest of HMAC-SHA256 has 32 bytes; a key with fewer characters than that was not made by a machine.
 SHORTEST_HASH_KEY: Final = 32
 

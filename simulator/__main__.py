@@ -26,7 +26,9 @@ async def serve(config: Config) -> None:
     runner, url = await start(create_app(config), config.port)
     bot = urlsplit(config.webhook_url)
     log.info(
-        "the simulator answers at %s, webhooks go to %s", url, f"{bot.hostname}:{bot.port or 80}{bot.path}"
+        "the simulator answers at %s (open it in a browser), webhooks go to %s",
+        url,
+        f"{bot.hostname}:{bot.port or 80}{bot.path}",
     )
     try:
         await stop.wait()

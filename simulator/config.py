@@ -13,8 +13,14 @@ from dotenv import dotenv_values
 
 DEFAULT_PAGE_ID = "100000000000001"
 DEFAULT_PAGE_NAME = "Demo Shop"
-DEFAULT_PORT = 5060
+DEFAULT_PORT = 5080
 DEFAULT_WEBHOOK_URL = "http://127.0.0.1:5005/webhooks/messenger/webhook"
+
+# Browsers open nothing at these ports, because other protocols own them: of the WHATWG's list (Fetch Standard, "port
+# blocking") those that anybody may listen on. The chat page would be out of reach.
+REFUSED_BY_BROWSERS = frozenset(
+    {1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, *range(6665, 6670), 6679, 6697, 10080}
+)
 
 # The id of the bot's app, as it appears in echoes and in the list of subscribed apps. Made up.
 APP_ID = 270000000000001
@@ -82,9 +88,15 @@ def _required(values: Mapping[str, str], name: str, problems: list[str]) -> str:
 
 def _port(values: Mapping[str, str], problems: list[str]) -> int:
     text = values.get("SIMULATOR_PORT", str(DEFAULT_PORT))
-    if text.isascii() and text.isdigit() and int(text) <= 65535:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        problems.append(f"SIMULATOR_PORT is {text!r}: use a number from 0 (any free port) to 65535")
+    elif int(text) in REFUSED_BY_BROWSERS:
+        problems.append(
+            f"no browser opens a page at port {text}: choose another one, such as {DEFAULT_PORT}, "
+            "in SIMULATOR_PORT, or in MESSENGER_GRAPH_URL, where `make run` takes it from"
+        )
+    else:
         return int(text)
-    problems.append(f"SIMULATOR_PORT is {text!r}: use a number from 0 (any free port) to 65535")
     return DEFAULT_PORT
 
 

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 from chatting import NARROW, Chat, launch, open_chat
-from playwright.async_api import Browser, async_playwright, expect
+from playwright.async_api import Browser, Error, async_playwright, expect
 from playwright.async_api import Page as Tab
 from shop import FOLLOW_UP, HTML, open_shop
 
 from otn.dev import browser as chromium
-from simulator.config import Page
+from otn.settings import SIMULATOR_URL
+from simulator.config import DEFAULT_PORT, REFUSED_BY_BROWSERS, Page
 from simulator.server import WORLD, create_app, start
 from simulator.testing import PAGE_TOKEN, made_up_config, running
 
@@ -97,6 +98,23 @@ async def test_a_newcomer_is_somebody_and_learns_what_to_type(chat: Chat) -> Non
     await expect(
         page.get_by_text(re.compile("Window open, closes in (24 hours|23 hours 59 minutes)"))
     ).to_be_visible()
+
+
+async def test_a_browser_opens_pages_at_the_port_that_is_the_default(browser: Browser) -> None:
+    page = await browser.new_page()
+
+    async def is_refused(port: int) -> bool:
+        try:
+            await page.goto(f"http://127.0.0.1:{port}")
+        except Error as error:
+            return "ERR_UNSAFE_PORT" in error.message
+        return False  # somebody's own simulator
+
+    assert await is_refused(5060)
+    assert not await is_refused(DEFAULT_PORT)
+    assert DEFAULT_PORT not in REFUSED_BY_BROWSERS  # of any kind
+    assert SIMULATOR_URL.endswith(f":{DEFAULT_PORT}")
+    await page.context.close()
 
 
 async def test_notify_me_can_be_tapped_once(chat: Chat) -> None:

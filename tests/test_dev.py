@@ -272,6 +272,7 @@ def test_run_introduces_the_programs_and_stops_cleanly(
     text = "".join(lines)
     for name in ("rasa", "actions", "worker", "simulator"):
         assert f"\n  {name} " in text
+    assert re.search(r"simulator +http://127\.0\.0\.1:\d+ +open it in a browser", text)
     ports = [int(port) for port in re.findall(r"http://127\.0\.0\.1:(\d+)", text)]
     started.send_signal(how)
     rest = started.stdout.read()

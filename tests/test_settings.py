@@ -257,9 +257,9 @@ def test_a_relative_sqlite_path_is_meant_from_the_project(tmp_path: Path) -> Non
 
 
 def test_time_is_simulated_only_beside_a_simulator(tmp_path: Path) -> None:
-    simulated = {**ENVIRON, "OTN_CLOCK_FILE": ".otn/clock", "MESSENGER_GRAPH_URL": "http://127.0.0.1:5060/"}
+    simulated = {**ENVIRON, "OTN_CLOCK_FILE": ".otn/clock", "MESSENGER_GRAPH_URL": "http://127.0.0.1:5080/"}
     settings = load_settings(tmp_path, simulated, need=EVERYTHING)
-    assert (settings.clock_file, settings.graph_url) == (tmp_path / ".otn" / "clock", "http://127.0.0.1:5060")
+    assert (settings.clock_file, settings.graph_url) == (tmp_path / ".otn" / "clock", "http://127.0.0.1:5080")
     (problem,) = problems_of(tmp_path, {**ENVIRON, "OTN_CLOCK_FILE": ".otn/clock"}, ACTION_SERVER)
     assert "OTN_CLOCK_FILE" in problem
     (problem,) = problems_of(tmp_path, {**simulated, "MESSENGER_GRAPH_URL": "ftp://127.0.0.1"}, ACTION_SERVER)
@@ -268,7 +268,7 @@ def test_time_is_simulated_only_beside_a_simulator(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "[::1]"])
 def test_loopback_hosts(host: str) -> None:
-    assert is_loopback(f"http://{host}:5060")
+    assert is_loopback(f"http://{host}:5080")
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_files_that_cannot_be_read_are_problems_too(tmp_path: Path) -> None:
 def test_a_fresh_env_file_configures_everything_for_the_simulator(tmp_path: Path) -> None:
     made = write_env(tmp_path, {}, database_exists=False)
     settings = load_settings(tmp_path, {}, need=EVERYTHING)
-    assert settings.graph_url == "http://127.0.0.1:5060"
+    assert settings.graph_url == "http://127.0.0.1:5080"
     assert settings.clock_file == tmp_path / ".otn" / "clock"
     assert settings.notify_key
     assert {*ENVIRON, "MESSENGER_GRAPH_URL", "OTN_CLOCK_FILE"} == set(made)

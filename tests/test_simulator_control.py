@@ -339,7 +339,7 @@ async def test_stats_count_what_matters(stage: Stage) -> None:
 )
 async def test_foreign_web_pages_stay_outside(stage: Stage, headers: dict[str, str]) -> None:
     assert (await stage.call("POST", "/simulator/reset", headers=headers)).status == 403
-    here = {"Origin": "http://localhost:5060"}
+    here = {"Origin": "http://localhost:5080"}
     assert (await stage.call("POST", "/simulator/reset", headers=here)).status == 200
 
 

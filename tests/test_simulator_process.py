@@ -43,7 +43,7 @@ def address(process: subprocess.Popen[str]) -> str:
     """Where it listens, from its first line."""
     assert process.stderr is not None
     line = process.stderr.readline()
-    found = re.search(r"answers at (http://127\.0\.0\.1:\d+),", line)
+    found = re.search(r"answers at (http://127\.0\.0\.1:\d+) ", line)
     assert found, line
     return found[1]
 
@@ -166,6 +166,13 @@ def test_it_lists_everything_that_is_missing_and_exits_with_2(tmp_path: Path) ->
     assert process.returncode == 2
     for name in NAMES[:-1]:
         assert name in said
+
+
+def test_a_port_at_which_no_browser_opens_a_page_is_refused(tmp_path: Path) -> None:
+    said = start(tmp_path, **SECRETS, SIMULATOR_PORT="5060").communicate(timeout=10)[1]
+
+    assert "no browser opens a page at port 5060" in said
+    assert "MESSENGER_GRAPH_URL" in said
 
 
 def test_a_taken_port_is_said_in_words(tmp_path: Path, simulator: str) -> None:

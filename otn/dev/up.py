@@ -134,7 +134,7 @@ def _introduction(program: Program) -> str:
         ),
         "actions": (base, "its custom actions: only the bot calls them"),
         "worker": (base, "sends what is due outside of conversations"),
-        "simulator": (f"{base}/simulator/journal", "stands in for Messenger: this is what it delivered"),
+        "simulator": (base, "open it in a browser: it is Messenger, and you are Ada"),
     }.get(program.name, (base, program.command))
     return f"  {program.name:<10} {place:<50} {sentence}"
 
