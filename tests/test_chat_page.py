@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from chatting import NARROW, Chat, launch, open_chat
+from chatting import NARROW, WIDE, Chat, launch, open_chat
 from playwright.async_api import Browser, Error, async_playwright, expect
 from playwright.async_api import Page as Tab
 from shop import FOLLOW_UP, HTML, open_shop
@@ -55,6 +55,12 @@ CONTRAST = """() => {
     }
   }
   return found;
+}"""
+# How many pixels of the conversation are below what is seen, once the page has come to rest.
+BELOW_AFTER_FRAMES = """async () => {
+  for (let i = 0; i < 10; i++) await new Promise(requestAnimationFrame);
+  const box = document.getElementById('scroll');
+  return box.scrollHeight - box.scrollTop - box.clientHeight;
 }"""
 # Whatever can be operated and has no name that a screen reader could say.
 NAMELESS = """() => [...document.querySelectorAll('button, a, input, select, textarea, summary, img, [role]')]
@@ -647,6 +653,15 @@ async def test_it_fits_and_can_be_read(browser: Browser, viewport: dict[str, int
             assert await page.evaluate(CONTRAST) == [], view
         background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 150) == (scheme == "dark")
+
+
+async def test_whoever_turns_the_phone_still_sees_the_last_message(chat: Chat) -> None:
+    await chat.agree()
+    for number in range(8):
+        await chat.write(f"{number}: on a narrow screen this goes on in a second line, and all of it moves")
+    for viewport in (NARROW, {"width": 844, "height": 390}, WIDE, NARROW):
+        await chat.page.set_viewport_size(viewport)
+        assert await chat.page.evaluate(BELOW_AFTER_FRAMES) < 2, viewport
 
 
 async def test_a_narrow_window_shows_the_chat_first(browser: Browser) -> None:

@@ -19,6 +19,7 @@ let limit = AT_ONCE;
 let shownKey = null;
 let shown = []; // what is in the list, oldest first: {key, version, node}
 let atEnd = true;
+let size = ""; // of the box, when it was last seen to the end
 
 export function start(model) {
   const box = byId("scroll");
@@ -26,9 +27,9 @@ export function start(model) {
   model.on("person thread", () => drawMark(model));
   document.addEventListener("viewchange", () => settle(model));
   document.addEventListener("visibilitychange", () => settle(model));
-  // Where the reader was before something changed: measured when they scroll, not afterwards.
+  // Where the reader was before something changed: measured when they scroll, not when a turned phone moves the text.
   box.addEventListener("scroll", () => {
-    atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END;
+    if (sizeOf(box) === size) atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END;
   }, { passive: true });
   new ResizeObserver(() => stayAtEnd()).observe(box);
   new ResizeObserver(() => stayAtEnd()).observe(byId("messages"));
@@ -199,8 +200,13 @@ function showEarlier(model) {
   box.focus({ preventScroll: true });
 }
 
+function sizeOf(box) {
+  return `${box.clientWidth} ${box.clientHeight}`;
+}
+
 function stayAtEnd() {
   const box = byId("scroll");
+  size = sizeOf(box);
   if (atEnd) box.scrollTop = box.scrollHeight;
 }
 
