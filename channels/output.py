@@ -186,13 +186,15 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
         )
 
     async def _say_goodbye(self, person: Contact, response: _Json) -> None:
-        """Say it, then mark the person at once: from this commit on nothing more is sent, whatever dies next."""
+        """Say it, then mark the person at once: from this commit on nothing more is sent, whatever dies next.
+
+        What they did until it was said is forgotten: they may answer it sooner than Graph tells us that it arrived.
+        """
+        until = self._doors.now()
         try:
             await self._say(person, response)
         finally:
-            await self._doors.write(
-                lambda tx: privacy.request_erasure(tx, person, who="contact", now=self._doors.now())
-            )
+            await self._doors.write(lambda tx: privacy.request_erasure(tx, person, who="contact", now=until))
             logger.info("messenger: contact %s asked to be forgotten", person.id)
 
     async def _remember(self, person: Contact, response: _Json) -> None:

@@ -494,6 +494,29 @@ async def test_forget_me_says_goodbye_and_forgets_after_the_turn(air: OnAir) -> 
     assert len(await air.user_events("7007")) == 1
 
 
+async def test_who_answers_the_goodbye_before_graph_does_is_answered(
+    air: OnAir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = air.line.doors.graph
+    answer_at_once = graph.send
+    said = [{"text": "Goodbye!", "otn_forget": True}, {"text": "hello again"}]
+
+    async def answer_late(request: Any) -> Any:
+        graph.send = answer_at_once
+        try:
+            return await answer_at_once(request)
+        finally:
+            await air.deliver(message("7007", "one more thing"))
+
+    monkeypatch.setattr(graph, "send", answer_late)
+    air.bot.answer = lambda _tracker: [said.pop(0)]
+    await air.deliver(message("7007", "forget me"))
+    await air.quiet()
+    assert air.heard("7007") == ["Goodbye!", "hello again"]
+    assert [each.text for each in await air.user_events("7007")] == ["one more thing"]
+    assert [kind for kind in air.rows("inbound_event", "kind") if kind == "message"] == ["message"]
+
+
 async def test_an_erasure_marked_elsewhere_is_carried_out_by_the_sweep(air: OnAir) -> None:
     await permitted(air)
     with air.app.store.begin() as tx:
