@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 from chatting import NARROW, WIDE, Chat, launch, open_chat
-from playwright.async_api import Browser, Error, async_playwright, expect
+from playwright.async_api import Browser, Error, Route, async_playwright, expect
 from playwright.async_api import Page as Tab
 from shop import FOLLOW_UP, HTML, open_shop
 
@@ -435,6 +435,34 @@ async def test_a_simulator_that_was_started_again_is_found_again(browser: Browse
     await expect(page.get_by_text("The simulator does not answer")).to_be_hidden()
     await page.context.close()
     await runner.cleanup()
+
+
+@pytest.mark.parametrize("first", ["a request", "the stream"])
+async def test_a_simulator_that_goes_while_the_page_loads_is_told_of_once(
+    browser: Browser, first: str
+) -> None:
+    runner, url = await start(create_app(made_up_config()), 0)
+    page, gone = await browser.new_page(), asyncio.Event()
+    told = page.get_by_text("The simulator does not answer")
+
+    async def fail(route: Route) -> None:
+        if first == "the stream":
+            await gone.wait()
+        await route.abort()
+
+    await page.route("**/thread?*", fail)
+    async with page.expect_event("requestfailed", lambda request: "/thread?" in request.url):
+        await page.goto(url)
+        await expect(page.get_by_text("You are Ada", exact=True)).to_be_visible()
+        if first == "a request":
+            await expect(page.get_by_role("alert").filter(has=told)).to_be_visible()
+        await runner.cleanup()
+        await expect(
+            page.locator("#connection").filter(has_text="The simulator does not answer")
+        ).to_be_visible()
+        gone.set()
+    await expect(told).to_have_count(1)
+    await page.context.close()
 
 
 async def test_a_person_who_blocked_the_page_can_do_nothing_there(chat: Chat) -> None:

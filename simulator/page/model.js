@@ -21,7 +21,7 @@ export class Model {
   offset = 0;
   skew = 0; // simulated time minus this machine's
   bot = { state: "unknown", note: "" };
-  connected = false;
+  connected = null; // whether the simulator answers; null before anybody knows
   faults = [];
   settings = {};
 

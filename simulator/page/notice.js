@@ -17,7 +17,7 @@ export function show(text) {
   timer = setTimeout(hide, SHOWN_MS);
 }
 
-function hide() {
+export function hide() {
   byId("notice").hidden = true;
   say(byId("notice-text"), "");
 }

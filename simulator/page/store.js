@@ -4,7 +4,7 @@ import { get, patch, personPath, post, remove } from "./api.js";
 import { apply } from "./events.js";
 import { keyOf } from "./model.js";
 import { follow } from "./stream.js";
-import { complain } from "./notice.js";
+import { complain, hide } from "./notice.js";
 
 // Beyond this many, strangers in the journal (a load test) are not looked up one by one.
 const MANY_PEOPLE = 500;
@@ -29,18 +29,22 @@ export class Store {
       hello: (facts) => this.#greet(facts),
       reset: (facts) => this.#begin(facts),
       entry: (entry) => apply(model, entry, this.ask),
-      lost: () => {
-        model.connected = false;
-        model.changed("connection");
-      },
+      lost: () => this.#noteConnection(false),
     });
   }
 
   #greet(facts) {
-    this.#model.connected = true;
-    this.#model.changed("connection");
+    this.#noteConnection(true);
     if (facts.resumed) this.#model.setTime(facts);
     else this.#begin(facts);
+  }
+
+  /** That the simulator is gone is told in the header for as long as it is so: a notice would outlast that. */
+  #noteConnection(connected) {
+    if (this.#model.connected === connected) return; // the browser tries again every second
+    this.#model.connected = connected;
+    this.#model.changed("connection");
+    hide();
   }
 
   /** Everything anew: at the start, after a reset, and when the simulator was started again. */
@@ -128,7 +132,10 @@ export class Store {
     }, SOON_MS));
   }
 
+  /** What nobody clicked for: while the simulator is gone, the header tells why it fails. */
   #do(work) {
-    work().catch(complain);
+    work().catch((error) => {
+      if (this.#model.connected) complain(error);
+    });
   }
 }
