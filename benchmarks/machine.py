@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
-import sys
 import sysconfig
-import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -54,31 +51,9 @@ def description() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in libraries)
     today = datetime.now(timezone.utc).date()
     return (
-        f"{os.cpu_count()} cores of {_cpu_model()} (each at {pace_in_company():.0%} of its speed while another "
-        f"one is busy), {_memory_gb():.0f} GB, Linux {platform.release()}, Python {platform.python_version()}"
-        f"{_how_built()}, {versions}; {today}"
+        f"{os.cpu_count()} cores of {_cpu_model()}, {_memory_gb():.0f} GB, Linux {platform.release()}, "
+        f"Python {platform.python_version()}{_how_built()}, {versions}; {today}"
     )
-
-
-def pace_in_company() -> float:
-    """How fast a core computes while another one does the same, by its speed alone.
-
-    Two cores of a rented machine are often one, with two threads: then it is little more than a half.
-    """
-    alone = min(_seconds_to_count() for _ in range(5))
-    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        return alone / min(_seconds_to_count() for _ in range(5))
-    finally:
-        neighbour.kill()
-        neighbour.wait()
-
-
-def _seconds_to_count() -> float:
-    started = time.perf_counter()
-    for _ in range(5_000_000):
-        pass
-    return time.perf_counter() - started
 
 
 def _how_built() -> str:
