@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from otn.audience import Audience, Conditions, to_json
-from otn.models import Broadcast, BroadcastState
+from otn.models import Broadcast, BroadcastState, InboxState
 from otn.store import (
     Store,
     Tx,
@@ -31,6 +31,7 @@ from otn.store import (
 )
 from otn.store.broadcasts import Cursor
 from otn.store.candidates import Place
+from otn.store.inbox import InboxRow
 from otn.store.schema import metadata
 
 PEOPLE, ROWS = 1_000, 5_000
@@ -150,6 +151,9 @@ PLANNED = Broadcast(
         "watermark": ROWS,
     }
 )
+TAKEN = InboxRow(
+    id=1, page_id="1", event_key="e1", attempts=1, event_at=AGO, received_at=AGO, standby=False, sealed=b""
+)
 EARLIER = Place(topic=1, contact=PEOPLE // 2)
 WEEK = timedelta(days=7)
 
@@ -179,6 +183,7 @@ HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
     ),
     "who waits": ("ix_inbound_event_new", turns.waiting),
     "claim": ("ix_inbound_event_new", lambda tx: turns.claim(tx, 1, "me", 60, NOW)),
+    "end a turn": ("ix_inbound_event_new", lambda tx: turns.end(tx, TAKEN, 1, "me", InboxState.DONE, NOW)),
     "prune": ("ix_inbound_event_received_at", lambda tx: inbox.prune(tx, NOW - timedelta(days=90))),
     "what was asked": (
         "ix_permission_request_contact_id_asked_at",
