@@ -43,7 +43,8 @@ _Json = Mapping[str, Any]
 class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no types
     """Speaks to one person during one turn.
 
-    `turn_key` names the turn: what it does beyond replying is done once, however often it runs. Without
+    `turn_key` names the turn: what it does beyond replying is done once, however often it runs. `turn_at`: when,
+    by Meta's clock, the person did what it answers. Without
     a person (a turn that nobody's message started) it is whoever has the recipient's id.
     """
 
@@ -52,10 +53,18 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
         """The same as the input channel's, so that responses and `trigger_intent` find it."""
         return NAME
 
-    def __init__(self, doors: Doors, *, person: Contact | None = None, turn_key: str | None = None) -> None:
+    def __init__(
+        self,
+        doors: Doors,
+        *,
+        person: Contact | None = None,
+        turn_key: str | None = None,
+        turn_at: datetime | None = None,
+    ) -> None:
         super().__init__()
         self._doors = doors
         self._partner = person
+        self._turn_at = turn_at
         self._turn_key = turn_key or f"external:{uuid4()}"
         self._asked: Counter[str] = Counter()
         self._pauses = list(AGAIN_AFTER)
@@ -188,9 +197,11 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
     async def _say_goodbye(self, person: Contact, response: _Json) -> None:
         """Say it, then mark the person at once: from this commit on nothing more is sent, whatever dies next.
 
-        What they did until it was said is forgotten: they may answer it sooner than Graph tells us that it arrived.
+        What they did until we began to say it is forgotten, not what came since: they may answer it sooner than Graph
+        tells us that it arrived. Meta's clock may be ahead of ours, so the wish itself belongs to it whenever it was.
         """
-        until = self._doors.now()
+        now = self._doors.now()
+        until = max(now, self._turn_at or now)
         try:
             await self._say(person, response)
         finally:

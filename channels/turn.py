@@ -100,6 +100,7 @@ class Turn:
             self.doors,
             person=self.person,
             turn_key=hashlib.sha256(f"{self.person.page_id}:{key}".encode()).hexdigest(),
+            turn_at=event.at,
         )
         message = UserMessage(
             text=said.text if isinstance(said, Words) else None,

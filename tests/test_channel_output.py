@@ -494,6 +494,14 @@ async def test_forget_me_says_goodbye_and_forgets_after_the_turn(air: OnAir) -> 
     assert len(await air.user_events("7007")) == 1
 
 
+async def test_the_wish_to_be_forgotten_is_forgotten_too_if_meta_s_clock_is_ahead(air: OnAir) -> None:
+    air.bot.answer = lambda _tracker: [{"text": "Goodbye!", "otn_forget": True}]
+    await air.deliver(message("7007", "forget me", at=now_ms() + 3000))
+    await air.quiet()
+    assert [kind for kind in air.rows("inbound_event", "kind") if kind == "message"] == []
+    assert air.rows("contact", "window_until", "last_message_at") == [(None, None)]
+
+
 async def test_who_answers_the_goodbye_before_graph_does_is_answered(
     air: OnAir, monkeypatch: pytest.MonkeyPatch
 ) -> None:

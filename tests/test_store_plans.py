@@ -183,7 +183,10 @@ HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
     ),
     "who waits": ("ix_inbound_event_new", turns.waiting),
     "claim": ("ix_inbound_event_new", lambda tx: turns.claim(tx, 1, "me", 60, NOW)),
-    "end a turn": ("ix_inbound_event_new", lambda tx: turns.end(tx, TAKEN, 1, "me", InboxState.DONE, NOW)),
+    "end a turn": (
+        "ix_inbound_event_new",
+        lambda tx: turns.take(tx, 1, "me", 60) and turns.end(tx, TAKEN, 1, "me", InboxState.DONE, NOW),
+    ),
     "prune": ("ix_inbound_event_received_at", lambda tx: inbox.prune(tx, NOW - timedelta(days=90))),
     "what was asked": (
         "ix_permission_request_contact_id_asked_at",
@@ -239,10 +242,12 @@ def test_what_runs_often_goes_by_its_index(request: pytest.FixtureRequest, datab
         "SCAN delivery",
         "SCAN otn_token",
         "SCAN contact",
+        "SCAN inbound_event\n",  # not of a partial index
+        "Seq Scan on inbound_event",
         "Seq Scan on delivery",
         "Seq Scan on otn_token",
     )
-    assert not any(walk in plan for walk in whole), plan
+    assert not any(walk in f"{plan}\n" for walk in whole), plan
 
 
 def plan_of(store: Store, work: Callable[[Tx], Any]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from otn.models import Contact, DeliveryState, InboxState, sender_id_on_page
@@ -140,6 +142,28 @@ def test_who_is_led_by_another_is_left_alone_until_that_one_dies(
     assert states(store) == {"k": "new"}
     end(store, again, contact, now, "b")
     assert states(store) == {"k": "done"}
+
+
+def test_what_comes_in_while_a_turn_ends_is_not_left_behind(store: Store, make: Any, now: datetime) -> None:
+    if store.is_sqlite:
+        pytest.skip("an SQLite file has one writer at a time")
+    contact = make.contact()
+    with store.begin() as tx:
+        put(tx, contact, now)
+    row = claim(store, contact, now)
+    assert row is not None
+    with ThreadPoolExecutor() as another:
+        with store.begin() as tx:
+            contacts.lock(tx, contact.id)  # as whoever records an event
+            put(tx, contact, now, "meanwhile", now + SECOND)
+            ending = another.submit(end, store, row, contact, now)
+            waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            while not tx.execute(waiting).scalar_one():
+                assert not ending.done(), "it did not wait"
+        assert ending.result()
+    with store.begin() as tx:
+        assert turns.holds(tx, contact.id, "a")
+    assert states(store) == {"k": "done", "meanwhile": "new"}
 
 
 def test_of_several_who_claim_at_once_one_gets_the_event(

@@ -35,12 +35,11 @@ _TAKE = (
 )
 _HOLDS = Lookup(sa.select(contact.c.id).where(_THIS, _OWN).with_for_update(key_share=True))
 _GIVE_BACK = contact.update().where(_THIS, _OWN).values(turn_owner=None, turn_lease_until=None)
-_GIVE_BACK_IF_LAST = _GIVE_BACK.where(
+_GIVE_BACK_IF_IDLE = _GIVE_BACK.where(
     contact.c.erase_requested_at.is_(None),
     ~sa.exists().where(
         inbound_event.c.contact_id == sa.bindparam("contact"),
         inbound_event.c.state == InboxState.NEW.value,
-        inbound_event.c.id != sa.bindparam("event"),
     ),
 )
 _COUNT_ATTEMPT = (
@@ -122,13 +121,12 @@ def end(
 
     Nothing happens if the lease went to somebody else meanwhile, who will do it again.
     """
-    # First of all, because it locks the contact's row: nobody can take the lease before the event is closed.
-    values = {"contact": contact_id, "owner": owner, "event": row.id}
-    was_last = bool(tx.execute(_GIVE_BACK_IF_LAST, values).rowcount)
-    if not was_last and not holds(tx, contact_id, owner):
+    # First of all, because it locks the contact's row. On PostgreSQL a statement that waits for the row itself and then
+    # gives the lease back does not see the event that came in meanwhile: it would wait for the sweep.
+    if not holds(tx, contact_id, owner):
         return False
     _close(tx, row, state, now, error)
-    return not was_last
+    return not tx.execute(_GIVE_BACK_IF_IDLE, {"contact": contact_id, "owner": owner}).rowcount
 
 
 def put_back(tx: Tx, row: InboxRow, contact_id: int, owner: str) -> None:
