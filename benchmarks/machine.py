@@ -57,7 +57,7 @@ def description() -> str:
 
 
 def _how_built() -> str:
-    """Whether this Python is one that its makers' profiles did not make quicker, as pyenv builds it."""
+    """A Python as pyenv builds it is a good deal slower; Debian's is not, whose makers run the profiles themselves."""
     options = sysconfig.get_config_var("CONFIG_ARGS") or ""
     return "" if "--enable-optimizations" in options else " (built without --enable-optimizations)"
 

@@ -43,9 +43,9 @@ _Json = Mapping[str, Any]
 class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no types
     """Speaks to one person during one turn.
 
-    `turn_key` names the turn: what it does beyond replying is done once, however often it runs. `turn_at`: when,
-    by Meta's clock, the person did what it answers. Without
-    a person (a turn that nobody's message started) it is whoever has the recipient's id.
+    `turn_key` names the turn: what it does beyond replying is done once, however often it runs. `turn_at`: when, by
+    Meta's clock, the person did what it answers. Without a person (a turn that nobody's message started) it is
+    whoever has the recipient's id.
     """
 
     @classmethod

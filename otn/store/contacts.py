@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,10 +16,9 @@ from otn.models import Contact, Page
 from otn.store import pages
 from otn.store.engine import Source, Tx
 from otn.store.schema import contact, page
-from otn.store.statements import Lookup, insert_new
+from otn.store.statements import Lookup, insert_new, made_of
 
-_NAMES = tuple(Contact.__dataclass_fields__)
-COLUMNS = tuple(contact.c[name] for name in _NAMES)
+COLUMNS = tuple(contact.c[name] for name in Contact.__dataclass_fields__)
 """What a Contact is made of."""
 
 # Built once, since every event and every reply asks: building takes longer than running.
@@ -99,14 +98,14 @@ def find(tx: Tx, page_id: str, psid: str) -> Contact | None:
 def with_page(where: Source, page_id: str, psid: str) -> tuple[Contact, Page] | None:
     """The person on this page, if known, and the page."""
     for row in _WITH_PAGE.rows(where, page=page_id, person=psid):
-        return made(row[: len(_NAMES)]), Page(**dict(zip(pages.NAMES, row[len(_NAMES) :], strict=True)))
+        return made_of(Contact, row[: len(COLUMNS)]), made_of(Page, row[len(COLUMNS) :])
     return None
 
 
 def get(tx: Tx, contact_id: int) -> Contact:
     """The contact with this id. Raises NotFound."""
     for row in _FOUND.rows(tx, contact=contact_id):
-        return made(row)
+        return made_of(Contact, row)
     raise NotFound(f"there is no contact {contact_id}")
 
 
@@ -274,11 +273,6 @@ def erase(tx: Tx, person: Contact, now: datetime) -> None:
     values: dict[str, object] = {column.name: None for column in contact.c if column.name not in keep}
     values["erased_at"] = asked_at
     tx.execute(contact.update().where(contact.c.id == person.id).values(**values))
-
-
-def made(values: Iterable[Any]) -> Contact:
-    """The contact with these values of COLUMNS."""
-    return Contact(**dict(zip(_NAMES, values, strict=True)))
 
 
 def _one(tx: Tx, query: Any, values: dict[str, Any]) -> Contact | None:

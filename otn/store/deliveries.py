@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,7 +14,7 @@ from otn.policy import UNCONFIRMED_AFTER
 from otn.store import chunks
 from otn.store.engine import Tx, chosen, db_epoch
 from otn.store.schema import UNSETTLED, contact, delivery, topic
-from otn.store.statements import Lookup, insert_if_new
+from otn.store.statements import insert_if_new
 
 COLUMNS = [
     name for name in Delivery.__dataclass_fields__ if name not in ("page_id", "psid", "topic")
@@ -26,12 +25,8 @@ _SENDING = DeliveryState.SENDING.value
 _UNKNOWN = DeliveryState.UNKNOWN.value
 _QUEUED = DeliveryState.QUEUED.value
 
-_IS_UNNOTED = (
-    delivery.c.contact_id == sa.bindparam("contact"),
-    delivery.c.state == DeliveryState.SENT.value,
-    delivery.c.noted_at.is_(None),
-)
-_FIRST_UNNOTED = Lookup(sa.select(delivery.c.id).where(*_IS_UNNOTED).limit(1))
+IS_UNNOTED = (delivery.c.state == DeliveryState.SENT.value) & delivery.c.noted_at.is_(None)
+"""Whether a delivery was sent outside a conversation and is not in the tracker yet."""
 
 
 def add(tx: Tx, values: Mapping[str, Any]) -> int | None:
@@ -196,14 +191,8 @@ def accepted_elsewhere(tx: Tx, message_hash: str, contact_id: int) -> bool:
 
 def unnoted(tx: Tx, contact_id: int) -> list[Delivery]:
     """What was sent to this person outside a conversation and is not in the tracker yet, oldest first."""
-    if not _FIRST_UNNOTED.rows(tx, contact=contact_id):
-        return []  # as almost always
-    return [_delivery(row) for row in tx.execute(_unnoted(), {"contact": contact_id})]
-
-
-@functools.cache
-def _unnoted() -> Any:
-    return _select().where(*_IS_UNNOTED).order_by(delivery.c.settled_at, delivery.c.id)
+    query = _select().where(delivery.c.contact_id == contact_id, IS_UNNOTED)
+    return [_delivery(row) for row in tx.execute(query.order_by(delivery.c.settled_at, delivery.c.id))]
 
 
 def note(tx: Tx, delivery_ids: list[int], now: datetime) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -134,8 +134,3 @@ def count(tx: Tx) -> int:
 def reseal(tx: Tx, event_id: int, sealed: bytes) -> None:
     """Replace the sealed bytes."""
     tx.execute(inbound_event.update().where(inbound_event.c.id == event_id).values(raw=sealed))
-
-
-def made(values: Iterable[Any]) -> InboxRow:
-    """The row with these values of COLUMNS."""
-    return InboxRow(**dict(zip(InboxRow.__dataclass_fields__, values, strict=True)))

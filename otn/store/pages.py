@@ -12,8 +12,7 @@ from otn.store.engine import Tx
 from otn.store.schema import page
 from otn.store.statements import insert_if_new
 
-NAMES = tuple(Page.__dataclass_fields__)
-COLUMNS = tuple(page.c[name] for name in NAMES)
+COLUMNS = tuple(page.c[name] for name in Page.__dataclass_fields__)
 _BY_ID = sa.select(*COLUMNS).where(page.c.page_id == sa.bindparam("page"))
 
 

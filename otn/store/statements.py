@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -17,6 +17,8 @@ from sqlalchemy.engine import Connection, Engine
 
 from otn.store.engine import Source, Tx
 from otn.store.schema import UtcDateTime
+
+T = TypeVar("T")
 
 _ROWS_AT_ONCE = 100  # in one INSERT; an old SQLite takes 999 values
 
@@ -130,6 +132,12 @@ class Lookup:
         if dialect.name not in self._prepared:
             self._prepared[dialect.name] = _Select(self._query, _DIALECTS.get(dialect.name, dialect))
         return self._prepared[dialect.name]
+
+
+def made_of(kind: type[T], row: Sequence[Any]) -> T:
+    """A dataclass from a Lookup's row: the values of its fields, in their order."""
+    # mypy knows no bound for "a dataclass"
+    return kind(**dict(zip(kind.__dataclass_fields__, row, strict=True)))  # type: ignore[attr-defined]
 
 
 class Append:

@@ -11,12 +11,12 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from otn.models import Contact, DeliveryState, InboxState, sender_id_on_page
-from otn.store import contacts, inbox
+from otn.models import Contact, InboxState, sender_id_on_page
+from otn.store import contacts, deliveries, inbox
 from otn.store.engine import Tx, db_epoch
 from otn.store.inbox import InboxRow
 from otn.store.schema import contact, delivery, inbound_event
-from otn.store.statements import Lookup
+from otn.store.statements import Lookup, made_of
 
 # A turn may end with its process, which says little about the event: whatever else was under way died too.
 MAX_ATTEMPTS = 10
@@ -53,14 +53,12 @@ _CLOSE = (
     .values(state=sa.bindparam("became"), closed_at=sa.bindparam("at"), error=sa.bindparam("why"))
 )
 _same_psid, _waiting = contact.alias(), inbound_event.alias()
+# A conversation is named by the psid, unless another Page knew that psid first: psids are page-scoped, so that this
+# should not happen; if it does, these are two people.
 _FIRST_WITH_PSID = (
     sa.select(sa.func.min(_same_psid.c.id)).where(_same_psid.c.psid == contact.c.psid).scalar_subquery()
 )
-_UNNOTED = sa.exists().where(
-    delivery.c.contact_id == contact.c.id,
-    delivery.c.state == DeliveryState.SENT.value,
-    delivery.c.noted_at.is_(None),
-)
+_HAS_UNNOTED = sa.exists().where(delivery.c.contact_id == contact.c.id, deliveries.IS_UNNOTED)
 _OLDEST = (
     sa.select(_waiting.c.id)
     .where(_waiting.c.contact_id == contact.c.id, _waiting.c.state == InboxState.NEW.value)
@@ -69,7 +67,7 @@ _OLDEST = (
     .scalar_subquery()
 )
 _NEXT = Lookup(
-    sa.select(contact.c.id == _FIRST_WITH_PSID, _UNNOTED, *inbox.COLUMNS, *contacts.COLUMNS)
+    sa.select(contact.c.id == _FIRST_WITH_PSID, _HAS_UNNOTED, *inbox.COLUMNS, *contacts.COLUMNS)
     .select_from(contact.outerjoin(inbound_event, inbound_event.c.id == _OLDEST))
     .where(_THIS)
 )
@@ -166,13 +164,13 @@ def _next(tx: Tx, contact_id: int) -> Claim:
     """The person, and what waits for a turn first; of who is to be forgotten, nothing."""
     ((is_first, has_unnoted, *values),) = _NEXT.rows(tx, contact=contact_id)
     event, known = values[: len(inbox.COLUMNS)], values[len(inbox.COLUMNS) :]
-    person = contacts.made(known)
+    person = made_of(Contact, known)
     waits = event[0] is not None and person.erase_requested_at is None
     return Claim(
         person=person,
         sender_id=person.psid if is_first else sender_id_on_page(person.psid, person.page_id),
         has_unnoted=has_unnoted,
-        row=inbox.made(event) if waits else None,
+        row=made_of(InboxRow, event) if waits else None,
     )
 
 
