@@ -56,10 +56,10 @@ CONTRAST = """() => {
   }
   return found;
 }"""
-# How many pixels of the conversation are below what is seen, once the page has come to rest.
-BELOW_AFTER_FRAMES = """async () => {
+# How many pixels of a list are below what is seen, once the page has come to rest.
+BELOW_AFTER_FRAMES = """async (id) => {
   for (let i = 0; i < 10; i++) await new Promise(requestAnimationFrame);
-  const box = document.getElementById('scroll');
+  const box = document.getElementById(id);
   return box.scrollHeight - box.scrollTop - box.clientHeight;
 }"""
 # Whatever can be operated and has no name that a screen reader could say.
@@ -689,7 +689,14 @@ async def test_whoever_turns_the_phone_still_sees_the_last_message(chat: Chat) -
         await chat.write(f"{number}: on a narrow screen this goes on in a second line, and all of it moves")
     for viewport in (NARROW, {"width": 844, "height": 390}, WIDE, NARROW):
         await chat.page.set_viewport_size(viewport)
-        assert await chat.page.evaluate(BELOW_AFTER_FRAMES) < 2, viewport
+        assert await chat.page.evaluate(BELOW_AFTER_FRAMES, "scroll") < 2, viewport
+
+
+async def test_in_a_window_made_smaller_the_last_line_of_the_wire_is_still_seen(chat: Chat) -> None:
+    await chat.agree()
+    for height in (500, 800, 600):
+        await chat.page.set_viewport_size({"width": 1280, "height": height})
+        assert await chat.page.evaluate(BELOW_AFTER_FRAMES, "wire-scroll") < 2, height
 
 
 async def test_a_narrow_window_shows_the_chat_first(browser: Browser) -> None:

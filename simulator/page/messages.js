@@ -3,6 +3,7 @@
 import { act } from "./api.js";
 import { contentOf } from "./content.js";
 import { byId, h, say } from "./dom.js";
+import { End } from "./end.js";
 import { complain, during, show as showNotice } from "./notice.js";
 import { nameOf } from "./people.js";
 import { offer } from "./reactions.js";
@@ -18,21 +19,14 @@ const SETTLED_MS = 300;
 let limit = AT_ONCE;
 let shownKey = null;
 let shown = []; // what is in the list, oldest first: {key, version, node}
-let atEnd = true;
-let size = ""; // of the box, when it was last seen to the end
+let end;
 
 export function start(model) {
-  const box = byId("scroll");
+  end = new End(byId("scroll"), NEAR_END, byId("messages"));
   model.on("thread active", () => draw(model));
   model.on("person thread", () => drawMark(model));
   document.addEventListener("viewchange", () => settle(model));
   document.addEventListener("visibilitychange", () => settle(model));
-  // Where the reader was before something changed: measured when they scroll, not when a turned phone moves the text.
-  box.addEventListener("scroll", () => {
-    if (sizeOf(box) === size) atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END;
-  }, { passive: true });
-  new ResizeObserver(() => stayAtEnd()).observe(box);
-  new ResizeObserver(() => stayAtEnd()).observe(byId("messages"));
   byId("earlier").addEventListener("click", () => showEarlier(model));
   setInterval(() => drawTyping(model), 1000);
 }
@@ -52,7 +46,7 @@ function draw(model) {
   byId("earlier").hidden = thread.items.length <= limit;
   drawTyping(model);
   drawQuickReplies(model);
-  stayAtEnd();
+  end.stay();
   settle(model);
 }
 
@@ -66,7 +60,7 @@ function begin(key) {
   shownKey = key;
   shown = [];
   limit = AT_ONCE;
-  atEnd = true;
+  end.begin();
   byId("messages").replaceChildren();
   // Another conversation is shown, not news to be read out.
   byId("scroll").setAttribute("aria-busy", "true");
@@ -159,7 +153,7 @@ function drawTyping(model) {
   const typing = Boolean(since) && model.now() - since < TYPING_SECONDS;
   byId("typing").hidden = !typing;
   say(byId("typing-text"), typing ? `${model.page().name} is typing` : "");
-  if (typing) stayAtEnd();
+  if (typing) end.stay();
 }
 
 /** Quick replies belong to the last message: the next one takes them away. */
@@ -194,20 +188,10 @@ function showEarlier(model) {
   limit += AT_ONCE;
   shown = [];
   byId("messages").replaceChildren();
-  atEnd = false;
+  end.leave();
   draw(model);
   box.scrollTop = box.scrollHeight - before;
   box.focus({ preventScroll: true });
-}
-
-function sizeOf(box) {
-  return `${box.clientWidth} ${box.clientHeight}`;
-}
-
-function stayAtEnd() {
-  const box = byId("scroll");
-  size = sizeOf(box);
-  if (atEnd) box.scrollTop = box.scrollHeight;
 }
 
 /** Tells the bot that its messages were read, when they can be seen; not those of before the page was opened. */

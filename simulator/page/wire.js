@@ -1,6 +1,7 @@
 // What went over the wire, both ways: the journal in words, filtered, each line with its JSON.
 
 import { byId, h, say } from "./dom.js";
+import { End } from "./end.js";
 import { nameOf } from "./people.js";
 import { moment } from "./time.js";
 import { visible } from "./views.js";
@@ -13,7 +14,7 @@ const WAYS = { to: ["→", "to the bot"], from: ["←", "from the bot"], here: [
 
 const groups = new Set(GROUPS.filter(([, , , on]) => on).map(([name]) => name));
 const inWords = new WeakMap();
-let atEnd = true;
+let end;
 let told = 0; // the last entry that is in the list
 let unseen = 0; // refusals that came while the list was out of sight
 
@@ -23,14 +24,10 @@ export function start(model) {
   byId("sources").append(...SOURCES.flatMap(([name, where]) => [h("dt", {}, name), h("dd", {}, where)]));
   model.on("journal", () => draw(model));
   model.on("active", () => redraw(model));
-  const box = byId("wire-scroll");
-  // Where the reader was: measured when they scroll, since a list out of sight has no place.
-  box.addEventListener("scroll", () => {
-    if (box.clientHeight) atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END;
-  }, { passive: true });
+  end = new End(byId("wire-scroll"), NEAR_END);
   document.addEventListener("viewchange", () => {
     draw(model);
-    stayAtEnd();
+    end.stay();
   });
 }
 
@@ -44,7 +41,7 @@ function chip(name, label, text, change) {
 
 function redraw(model) {
   told = 0;
-  atEnd = true;
+  end.begin();
   byId("wire").replaceChildren();
   draw(model);
 }
@@ -80,15 +77,10 @@ function add(model, lines) {
   const list = byId("wire");
   list.append(...lines.map((line) => row(model, line)));
   while (list.children.length > AT_ONCE) list.firstElementChild.remove();
-  stayAtEnd();
+  end.stay();
   byId("wire-empty").hidden = list.children.length > 0;
   const hidden = model.entries.filter((entry) => !groups.has(wordsOf(entry).group)).length;
   say(byId("wire-hidden"), hidden ? `${hidden} of other kinds are hidden` : "");
-}
-
-function stayAtEnd() {
-  const box = byId("wire-scroll");
-  if (atEnd) box.scrollTop = box.scrollHeight;
 }
 
 function row(model, { entry, words }) {
