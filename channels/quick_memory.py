@@ -1,4 +1,4 @@
-"""Rasa's policy that remembers stories, quicker to see that it remembers none.
+"""Rasa's policy that remembers stories, quicker to see which of them a conversation may be.
 
 It bears Rasa's name, because predictions tell it.
 """
@@ -45,7 +45,7 @@ _SLOTS = re.compile(r", slots: \{[^{}]*\}|slots: \{[^{}]*\}(, )?")
 
 
 class AugmentedMemoizationPolicy(memoization.AugmentedMemoizationPolicy):  # type: ignore[misc] # Rasa ships no types
-    """Sees sooner that no story is remembered for what was said.
+    """Looks only at those shortened forms of a conversation that a story may be remembered for.
 
     Where no story goes as a conversation went, Rasa leaves out its beginning, bit by bit, and looks again; slots that
     were set before are forgotten with it. Each time it goes through the conversation twice. Here words and actions
@@ -59,23 +59,28 @@ class AugmentedMemoizationPolicy(memoization.AugmentedMemoizationPolicy):  # typ
         domain: Domain,
         rule_only_data: dict[str, Any] | None,
     ) -> str | None:
-        if not self._may_recall(tracker, domain, rule_only_data):
-            return None
-        action: str | None = super()._recall_using_truncation(old_states, tracker, domain, rule_only_data)
-        return action
-
-    def _may_recall(
-        self, tracker: DialogueStateTracker, domain: Domain, rule_only_data: dict[str, Any] | None
-    ) -> bool:
-        """False if no story is remembered for any shortened form of this conversation, whatever the slots were."""
         most = memoization._get_max_applied_events_for_max_history(tracker, self.config[POLICY_MAX_HISTORY])
         events = tracker.applied_events()[-(most or 0) :]
         if self._slotless is None or not self._is_known(events):
-            return True
-        return any(self._is_an_end(end) for end in _ends(events, domain)) and any(
-            _as_text(self._prediction_states(past, domain, rule_only_data=rule_only_data)) in self._slotless
-            for past in _shortened(events, domain)
-        )
+            action: str | None = super()._recall_using_truncation(old_states, tracker, domain, rule_only_data)
+            return action
+        for shortened in self._candidates(events, domain, rule_only_data):
+            past = _replayed(tracker, shortened)
+            action = self._recall_states(self._prediction_states(past, domain, rule_only_data=rule_only_data))
+            if action is not None:
+                return action
+        return None
+
+    def _candidates(
+        self, events: Sequence[Event], domain: Domain, rule_only_data: dict[str, Any] | None
+    ) -> Iterator[Sequence[Event]]:
+        """Those shortened forms, longest first, that a story is remembered for if the slots are the story's."""
+        if not any(self._is_an_end(end) for end in _ends(events, domain)):
+            return
+        for start, past in _shortened(events, domain):
+            states = self._prediction_states(past, domain, rule_only_data=rule_only_data)
+            if _as_text(states) in (self._slotless or ()):
+                yield events[start:]
 
     def _is_known(self, events: Sequence[Event]) -> bool:
         """Whether what follows is right for these events: whatever else there may be is Rasa's to work out."""
@@ -160,8 +165,16 @@ def _words(said: UserUttered, domain: Domain) -> dict[str, Any]:
     return words
 
 
-def _shortened(events: Sequence[Event], domain: Domain) -> Iterator[Past]:
-    """The conversation from its first action on, from its second, and so on, without slots."""
+def _replayed(tracker: DialogueStateTracker, events: Sequence[Event]) -> DialogueStateTracker:
+    """A tracker of the same conversation in which nothing but these happened."""
+    replayed = tracker.init_copy()
+    for event in events:
+        replayed.update(event)
+    return replayed
+
+
+def _shortened(events: Sequence[Event], domain: Domain) -> Iterator[tuple[int, Past]]:
+    """The conversation from its first action on, from its second, and so on, without slots; and where each begins."""
     said = -1
     words: dict[str, Any] = {}
     action: dict[str, str] = {}
@@ -176,9 +189,8 @@ def _shortened(events: Sequence[Event], domain: Domain) -> Iterator[Past]:
     for number, first in enumerate(begun):
         start = _moment({}, {}, hidden=first.before.hidden)
         later = [*begun[number + 1 :], now]
-        yield Past(
-            [start, *(each.before if each.said > first.place else _unsaid(each.before) for each in later)]
-        )
+        moments = [each.before if each.said > first.place else _unsaid(each.before) for each in later]
+        yield first.place, Past([start, *moments])
 
 
 class _Begun(NamedTuple):

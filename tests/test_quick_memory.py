@@ -79,24 +79,27 @@ def test_memory_finds_a_story_behind_slots_that_were_set_before_it() -> None:
     assert quick(policy)._recall_states(quick(policy)._prediction_states(tracker_of(said), DOMAIN)) is None
 
 
-def test_memory_asks_rasa_only_where_words_and_actions_are_remembered(
+def test_memory_looks_only_at_forms_whose_words_and_actions_are_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     policy = remembering([greeted([])], max_history=5)
-    asked: list[Any] = []
-    shorten = memoization.AugmentedMemoizationPolicy._recall_using_truncation
+    looks: list[Any] = []
+    recall = memoization.AugmentedMemoizationPolicy._recall_states
 
-    def notice(*given: Any, **named: Any) -> Any:
-        asked.append(given)
-        return shorten(*given, **named)
+    def notice(chosen: Any, states: Any) -> Any:
+        looks.append(states)
+        return recall(chosen, states)
 
-    monkeypatch.setattr(memoization.AugmentedMemoizationPolicy, "_recall_using_truncation", notice)
-    fast = quick(policy)
-    for other in ([*HI, *GREETED, *BLUE], [*HI, *GREETED_BY_RULE]):
-        fast.predict_action_probabilities(tracker_of(other), DOMAIN, RULE_ONLY)
-    assert not asked
-    fast.predict_action_probabilities(tracker_of(greeted([*SIZED, *GREETED])), DOMAIN, RULE_ONLY)
-    assert asked
+    monkeypatch.setattr(memoization.AugmentedMemoizationPolicy, "_recall_states", notice)
+    for said, forms in (
+        ([*HI, *GREETED, *BLUE], 0),
+        ([*HI, *GREETED_BY_RULE], 0),
+        (greeted([*SIZED, *GREETED]), 1),
+        (greeted([*SIZED, *HI, *GREETED]), 1),
+    ):
+        looks.clear()
+        quick(policy).predict_action_probabilities(tracker_of(said), DOMAIN, RULE_ONLY)
+        assert len(looks) == 1 + forms, said  # the whole conversation first, as Rasa does
 
 
 def test_memory_leaves_it_to_rasa_where_words_look_like_slots() -> None:
