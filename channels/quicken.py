@@ -11,6 +11,7 @@ from rasa.core.tracker_store import FailSafeTrackerStore
 from rasa.engine.runner.dask import DaskGraphRunner
 
 from channels.planned_runner import PlannedRunner
+from channels.quick_checks import check_quickly
 from channels.quick_tracker import QuickTracker
 from channels.tracker_store import QuickSQLTrackerStore
 
@@ -22,6 +23,7 @@ def quicken(processor: Any) -> None:
         processor.graph_runner = PlannedRunner(runner)
         _remember_whether_empty(processor.domain)
         _let_begin(processor.tracker_store)
+        check_quickly()
 
 
 def _remember_whether_empty(domain: Any) -> None:
