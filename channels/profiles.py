@@ -39,7 +39,7 @@ class Profiles:
         if asked_at is not None and now < asked_at + ASK_AGAIN:
             return
         if person.id not in self._asking and len(self._asking) < MOST_WAITING:
-            task = asyncio.create_task(self._ask(person))
+            task = asyncio.create_task(self._ask(person, now))
             self._asking[person.id] = task
             task.add_done_callback(lambda _task: self._asking.pop(person.id))
 
@@ -55,11 +55,11 @@ class Profiles:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _ask(self, person: Contact) -> None:
+    async def _ask(self, person: Contact, asked_at: datetime) -> None:
+        """`asked_at`: in the turn. Who has wanted to be forgotten since then, while this waited, leaves no name."""
         try:
             async with self._room:
-                asked_at = self._doors.now()
-                if not await self._must_be_quiet(person, asked_at):
+                if not await self._must_be_quiet(person, self._doors.now()):
                     profile = await self._answer(person)
                     await self._doors.write(
                         lambda tx: contacts.keep_profile(tx, person.id, profile, asked_at)

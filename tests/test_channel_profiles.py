@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from on_air import PAGE, OnAir, message, on_air
 
-from channels.profiles import ASK_AGAIN
+from channels.profiles import ASK_AGAIN, AT_ONCE
 from otn import privacy
 from otn.store import contacts, pages
 
@@ -116,4 +117,19 @@ async def test_who_wants_to_be_forgotten_meanwhile_leaves_no_name(
 
     monkeypatch.setattr(type(graph), "get_json", lambda _graph, request: forgotten_while_asking(request))
     await speaks(air)
+    assert known(air) == (None, None, None, None)
+
+
+async def test_who_was_forgotten_before_the_call_began_leaves_no_name(air: OnAir) -> None:
+    profiles = air.line.turns.profiles
+    async with AsyncExitStack() as others:
+        for _ in range(AT_ONCE):
+            await others.enter_async_context(profiles._room)
+        await air.deliver(message("7007", "hello"))
+        await air.line.turns.finish()
+        with air.app.store.begin() as tx:
+            person = contacts.get(tx, 1)
+            privacy.request_erasure(tx, person, who="operator", now=air.app.clock())
+            assert privacy.erase(tx, 1, air.app.clock())
+    await profiles.finish()
     assert known(air) == (None, None, None, None)
