@@ -9,7 +9,7 @@ import signal
 from benchmarks import machine, programs, results
 from otn.dev import train
 
-NAMES = ("channel", "answer", "capture", "start", "estimate", "broadcast", "million")
+NAMES = ("channel", "action", "answer", "capture", "start", "estimate", "broadcast", "million")
 
 
 def main() -> int:

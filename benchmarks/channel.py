@@ -13,8 +13,9 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import requests
@@ -33,13 +34,14 @@ PATIENCE = 300.0  # seconds for a round
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A channel under measurement. `people`: how many write in a round."""
+    """A channel under measurement. `people`: how many write in a round; `says`: what each of them writes."""
 
     name: str
     channel: str
     server: Server
     people: int
     connections: int
+    says: str = "hi"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,46 +56,56 @@ class Round:
 def run(*, quick: bool) -> Finding:
     """Measure."""
     rounds = 1 if quick else 5
-    found: dict[str, list[Round]] = {}
-    with _on_air(quick) as (graph, contenders):
-        for contender in contenders:
-            measure(contender, graph, people=4)  # connections, caches, the database's first pages
-        for _ in range(rounds):
-            for contender in contenders:
-                found.setdefault(contender.name, []).append(measure(contender, graph))
-    return _finding({name: _middle(each) for name, each in found.items()}, rounds)
-
-
-@contextmanager
-def _on_air(quick: bool) -> Iterator[tuple[Server, list[Contender]]]:
     many, few = (25, 1) if quick else (250, 3)
     with ExitStack() as stack:
         graph = stack.enter_context(programs.helper("graph"))
+        contender = partial(on_air, stack, graph, people=many)
+        as_shipped = programs.RASAS_TRACKER_STORE
+        contenders = [
+            contender("messenger"),
+            contender("rest", credentials=programs.REST, store=as_shipped),
+            contender("facebook", credentials=programs.FACEBOOK, store=as_shipped, people=few, connections=8),
+            contender("rest", credentials=programs.REST),
+        ]
+        return _finding(compare(graph, contenders, rounds), rounds)
 
-        def contender(
-            channel: str, people: int, connections: int, credentials: Json | None, store: str | None
-        ) -> Contender:
-            name = channel if store or credentials is None else f"{channel}, our tracker store"
-            stage = programs.set_up(
-                name.replace(", ", "-").replace(" ", "-"),
-                graph=graph.url,
-                credentials=credentials,
-                tracker_store=store,
-            )
-            server = stack.enter_context(programs.rasa(stage, channel))
-            return Contender(
-                name=name, channel=channel, server=server, people=people, connections=connections
-            )
 
-        yield (
-            graph,
-            [
-                contender("messenger", many, 32, None, None),
-                contender("rest", many, 32, programs.REST, programs.RASAS_TRACKER_STORE),
-                contender("facebook", few, 8, programs.FACEBOOK, programs.RASAS_TRACKER_STORE),
-                contender("rest", many, 32, programs.REST, None),
-            ],
-        )
+def on_air(
+    stack: ExitStack,
+    graph: Server,
+    channel: str,
+    *,
+    people: int,
+    connections: int = 32,
+    says: str = "hi",
+    credentials: Json | None = None,
+    store: str | None = None,
+    actions: str | None = None,
+) -> Contender:
+    """Start a Rasa with this channel, which ends with the stack. `store`, `actions`: as for `programs.set_up`."""
+    name = channel if store or credentials is None else f"{channel}, our tracker store"
+    stage = programs.set_up(
+        name.replace(", ", "-").replace(" ", "-"),
+        graph=graph.url,
+        credentials=credentials,
+        tracker_store=store,
+        actions=actions,
+    )
+    server = stack.enter_context(programs.rasa(stage, channel))
+    return Contender(
+        name=name, channel=channel, server=server, people=people, connections=connections, says=says
+    )
+
+
+def compare(graph: Server, contenders: list[Contender], rounds: int) -> dict[str, Round]:
+    """Ask them in turns; the medians of each by its name."""
+    for contender in contenders:
+        measure(contender, graph, people=4)  # connections, caches, the database's first pages
+    found: dict[str, list[Round]] = {}
+    for _ in range(rounds):
+        for contender in contenders:
+            found.setdefault(contender.name, []).append(measure(contender, graph))
+    return {name: _middle(each) for name, each in found.items()}
 
 
 def measure(contender: Contender, graph: Server, people: int | None = None) -> Round:
@@ -118,9 +130,9 @@ def _posts(contender: Contender, people: int) -> Iterator[Post]:
     for _ in range(MESSAGES_EACH):
         for psid in psids:
             if contender.channel == "rest":
-                yield Post(url=url, body=json.dumps({"sender": psid, "message": "hi"}).encode())
+                yield Post(url=url, body=json.dumps({"sender": psid, "message": contender.says}).encode())
             else:
-                yield traffic.webhook(url, traffic.message(psid))
+                yield traffic.webhook(url, traffic.message(psid, contender.says))
 
 
 def _last_arrival(graph: Server, expected: int) -> float:

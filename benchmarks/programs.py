@@ -73,10 +73,11 @@ def set_up(
     credentials: Mapping[str, Any] | None = None,
     nlg: str | None = None,
     tracker_store: str | None = None,
+    actions: str | None = None,
     **environ: str,
 ) -> Stage:
     """Lay out a fresh project. `credentials`: other channels than ours; `nlg`: who makes the responses;
-    `tracker_store`: another type than ours."""
+    `tracker_store`: another type than ours; `actions`: who runs custom actions."""
     folder = STAGES / name
     ports = {"rasa": 0, "actions": 9, "simulator": int(graph.rpartition(":")[2])}
     theirs = demo.prepare(HOME, folder, ports)
@@ -85,6 +86,8 @@ def set_up(
     endpoints = json.loads((folder / "endpoints.yml").read_text(encoding="utf-8"))
     if nlg is not None:
         endpoints["nlg"] = {"url": nlg}
+    if actions is not None:
+        endpoints["action_endpoint"] = {"url": actions}
     if tracker_store is not None:
         endpoints["tracker_store"]["type"] = tracker_store
     (folder / "endpoints.yml").write_text(json.dumps(endpoints), encoding="utf-8")
