@@ -18,6 +18,9 @@ COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --custom-compi
 	$(if $(UPGRADE),--upgrade)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Whole files, in their order: what a file starts (a PostgreSQL, a bot) is started once. More than two need more memory.
+TWO_FILES_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 # Rasa and its libraries only speak when something is wrong.
 export RASA_TELEMETRY_ENABLED := false
 export SQLALCHEMY_SILENCE_UBER_WARNING := 1
@@ -49,7 +52,7 @@ lint: $(ENVIRONMENT) ## Check style, formatting and types
 test: lint ## Run everything that CI runs: lint, the bot's data, its stories, all tests
 	@$(BIN)/python -m otn.dev.check_bot
 	@$(BIN)/python -m otn.dev.browser
-	@$(BIN)/pytest -q --disable-warnings
+	@$(BIN)/pytest -q --disable-warnings $(TWO_FILES_AT_ONCE)
 
 bench: $(ENVIRONMENT) ## Measure speed and memory against named peers; takes minutes (docs/performance.md)
 	@$(BIN)/python -m benchmarks
