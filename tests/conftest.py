@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
+from hypothesis import settings
 
 from otn.events import WindowOpening, parse
 from otn.intake import Recorded, record, seal
@@ -27,6 +28,9 @@ from otn.store.contacts import Opening
 from otn.store.schema import metadata
 from otn.store.tokens import NewToken
 from otn.vault import Vault
+
+settings.register_profile("untimed", deadline=None)  # the machine may be busy
+settings.load_profile("untimed")
 
 PAGE_ID = "1001"
 PSID = "7007"

@@ -382,7 +382,7 @@ def members_of(store: Store, planned: Broadcast) -> set[str]:
 
 
 def hold(fresh: Callable[[], Store], examples: int) -> None:
-    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
     @given(world=WORLDS)
     def holds(world: World) -> None:
         check(fresh(), world)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otn.errors import InvalidSignature, MalformedPayload
@@ -617,7 +617,6 @@ def strings_of(event: Event) -> list[str]:
     return [value for value in [*values, *parts, *event.mids] if isinstance(value, str)]
 
 
-@settings(deadline=None)
 @given(JSON)
 def test_no_body_raises_anything_but_malformed(value: Any) -> None:
     for body in (json.dumps(value).encode(), json.dumps({"object": "page", "entry": value}).encode()):
@@ -625,14 +624,12 @@ def test_no_body_raises_anything_but_malformed(value: Any) -> None:
             parse(body, NOW)
 
 
-@settings(deadline=None)
 @given(st.binary())
 def test_no_bytes_raise_anything_but_malformed(body: bytes) -> None:
     with pytest.raises(MalformedPayload):
         parse(body, NOW)
 
 
-@settings(deadline=None)
 @given(st.lists(EVENTS | JSON, max_size=3), st.lists(EVENTS | JSON, max_size=3), st.lists(JSON, max_size=2))
 def test_no_neighbour_costs_a_good_event_anything(
     before: list[Any], after: list[Any], entries: list[Any]
@@ -645,7 +642,6 @@ def test_no_neighbour_costs_a_good_event_anything(
     assert len(events) >= len(before) + len(good) + len(after)
 
 
-@settings(deadline=None)
 @given(EVENTS)
 def test_every_string_can_be_stored_and_every_time_is_sane(value: dict[str, Any]) -> None:
     event = one(value)

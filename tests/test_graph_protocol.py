@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otn.errors import ConfigError, OutcomeUnknown, Refusal, Refused, SendError, Throttled, Unreachable
@@ -356,7 +356,6 @@ ERRORS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(
     st.integers(100, 599),
     st.dictionaries(st.sampled_from(["message_id", "recipient_id", "error"]), ERRORS | JSON) | JSON,

@@ -471,7 +471,6 @@ def test_a_title_is_cut_before_a_character_that_does_not_fit() -> None:
     assert button["title"] == "a" * 13 + "…"
 
 
-@settings(deadline=None)
 @given(st.text(max_size=400), st.integers(4, 60))
 def test_cutting_loses_nothing_but_blanks(content: str, most: int) -> None:
     def solid(value: str) -> str:
@@ -518,7 +517,7 @@ RESPONSES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(RESPONSES)
 def test_whatever_the_response_every_message_keeps_the_limits(response: dict[str, Any]) -> None:
     found, _ = from_response(response)
@@ -526,7 +525,7 @@ def test_whatever_the_response_every_message_keeps_the_limits(response: dict[str
     assert all(json.dumps(message, allow_nan=False).isascii() for message in found)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(RESPONSES)
 def test_one_message_is_the_message_or_refused(response: dict[str, Any]) -> None:
     try:
@@ -536,7 +535,7 @@ def test_one_message_is_the_message_or_refused(response: dict[str, Any]) -> None
     assert problems(message) == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.fixed_dictionaries(
         {"text": WORDS, "buttons": st.lists(CHOICE, max_size=16), "elements": st.lists(ELEMENTS)}

@@ -671,7 +671,6 @@ def play(fresh: Callable[[], Store], vault: Vault, examples: int) -> None:
         settings=settings(
             max_examples=examples,
             stateful_step_count=120,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
