@@ -1,7 +1,7 @@
 """Messages per second whose turn runs a custom action, through our channel and Rasa's rest channel.
 
-Most that a bot with permissions to ask for says goes through its action server. Here one answers at once: what is
-measured is Rasa's part. A person asks for a product, the action looks whether it is in stock, a response says so.
+Most of what such a bot says follows a custom action. Here an action server answers at once: what is measured is
+Rasa's part. A person asks for a product, the action looks whether it is in stock, a response says so.
 """
 
 from __future__ import annotations

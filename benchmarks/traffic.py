@@ -99,8 +99,9 @@ async def _timed(session: aiohttp.ClientSession, post: Post, due: float) -> floa
 
 async def _send(session: aiohttp.ClientSession, post: Post) -> None:
     async with session.post(post.url, data=post.body, headers=post.headers) as answer:
-        await answer.read()
+        said = await answer.read()
         answer.raise_for_status()
+        assert said != b"[]", "rest says nothing where a turn failed"
 
 
 @asynccontextmanager

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 LARGEST_BODY = 1024 * 1024  # bytes; Meta's own bodies have a few thousand
 # How long the writer waits for Python's lock, after each statement, while a turn computes: Python's five milliseconds
-# would be forty for a webhook. Turns take no longer for it.
+# would be up to forty for a webhook. Turns take no longer for it.
 SWITCH_SECONDS = 0.0005
 
 

@@ -64,6 +64,7 @@ class AugmentedMemoizationPolicy(memoization.AugmentedMemoizationPolicy):  # typ
         if self._slotless is None or not self._is_known(events):
             action: str | None = super()._recall_using_truncation(old_states, tracker, domain, rule_only_data)
             return action
+        # Rasa skips a form that looks like the one before (`old_states`), which was looked up in vain: no difference.
         for shortened in self._candidates(events, domain, rule_only_data):
             past = _replayed(tracker, shortened)
             action = self._recall_states(self._prediction_states(past, domain, rule_only_data=rule_only_data))

@@ -22,6 +22,7 @@ actions: [action_greet]
 slots:
   colour: {type: text, initial_value: blue, mappings: [{type: custom}]}
   size: {type: categorical, values: [s, m], mappings: [{type: custom}]}
+  stock: {type: text, mappings: [{type: custom}]}
   sizes: {type: list, influence_conversation: false, mappings: [{type: custom}]}
 forms: {order_form: {required_slots: [size]}}
 """)
@@ -38,6 +39,7 @@ MAKE = [
     lambda: events.SlotSet("colour", "red"),
     lambda: events.SlotSet("size", "m"),
     lambda: events.SlotSet("sizes", ["s"]),
+    lambda: events.SlotSet("stock", "out"),
     lambda: events.BotUttered("hello"),
     events.ActionReverted,
     events.UserUtteranceReverted,
@@ -62,6 +64,7 @@ BLUE = [
 GREETED = [events.ActionExecuted("action_greet"), events.BotUttered("hello")]
 GREETED_BY_RULE = [events.ActionExecuted("action_greet", hide_rule_turn=True)]
 SIZED = [events.SlotSet("size", "m")]
+OUT_OF_STOCK = [events.SlotSet("stock", "out")]
 TURNS = [
     HI,
     BLUE,
@@ -75,6 +78,8 @@ TURNS = [
     [events.ActionExecuted("action_unlikely_intent")],
     [events.ActionExecuted(action_text="Hello there")],
     [events.SlotSet("size", None)],
+    OUT_OF_STOCK,
+    [events.SlotSet("stock", None)],
     [events.ActiveLoop("order_form"), events.ActionExecuted("order_form"), events.ActiveLoop(None)],
 ]
 SOME_TURNS = st.lists(st.sampled_from(TURNS), min_size=1, max_size=10).map(

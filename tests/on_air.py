@@ -16,6 +16,7 @@ import asyncio
 import json
 import logging
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -324,6 +325,7 @@ async def _serving(channel: MessengerInput, agent: Agent, listening: socket.sock
     register([channel], sanic, route="/webhooks/")
     sanic.ctx.agent = agent
     server = await sanic.create_server(sock=listening, return_asyncio_server=True, access_log=False)
+    switch_seconds = sys.getswitchinterval()
     await server.startup()
     await server.before_start()
     await server.after_start()
@@ -333,6 +335,7 @@ async def _serving(channel: MessengerInput, agent: Agent, listening: socket.sock
         await server.before_stop()
         server.close()
         await server.after_stop()
+        sys.setswitchinterval(switch_seconds)  # which is the whole process's
 
 
 # --- events as Meta sends them ---

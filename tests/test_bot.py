@@ -690,14 +690,18 @@ class _Led:
 
 
 def test_it_stands_in_for_rasa_s_own_runner_once(agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rasa.core.actions.action import RemoteAction
     from rasa.engine.runner.dask import DaskGraphRunner
 
+    from channels import quick_checks
     from channels.planned_runner import PlannedRunner
     from channels.quicken import quicken
 
+    monkeypatch.setattr(RemoteAction, "_validate_action_result", quick_checks._rasas_action_check)
     processor = copy.copy(agent.processor)
     assert type(processor.graph_runner) is DaskGraphRunner
     quicken(processor)
+    assert RemoteAction._validate_action_result is quick_checks._check_action_answer
     planned = processor.graph_runner
     assert type(planned) is PlannedRunner
     quicken(processor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from on_air import PAGE, OnAir, event, message, now_ms, on_air, opt_in
 
-from channels.messenger import LARGEST_BODY, MessengerInput
+from channels.messenger import LARGEST_BODY, SWITCH_SECONDS, MessengerInput
 from otn.events import sign
 from otn.settings import PageCredentials, Secret
 from otn.store import Store, pages
@@ -52,6 +53,11 @@ async def test_a_message_is_answered(air: OnAir) -> None:
     (said,) = await air.user_events(psid)
     assert (said.text, said.message_id, said.input_channel) == ("hello", "message:m_1", "messenger")
     assert set(air.rows("inbound_event", "state")) == {"done"}
+
+
+async def test_the_writer_waits_for_python_s_lock_as_long_as_the_channel_says(air: OnAir) -> None:
+    assert air.line is not None
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS)
 
 
 async def test_only_an_app_secret_of_ours_opens_the_door(air: OnAir) -> None:

@@ -697,6 +697,7 @@ async def test_in_a_window_made_smaller_the_last_line_of_the_wire_is_still_seen(
     for height in (500, 800, 600):
         await chat.page.set_viewport_size({"width": 1280, "height": height})
         assert await chat.page.evaluate(BELOW_AFTER_FRAMES, "wire-scroll") < 2, height
+    assert await chat.page.evaluate("document.getElementById('wire-scroll').scrollTop") > 0
 
 
 async def test_a_narrow_window_shows_the_chat_first(browser: Browser) -> None:

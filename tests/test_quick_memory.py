@@ -19,6 +19,7 @@ from tests.conversations import (
     GREETED,
     GREETED_BY_RULE,
     HI,
+    OUT_OF_STOCK,
     RULE_ONLY,
     SIZED,
     SOME_TURNS,
@@ -77,6 +78,29 @@ def test_memory_finds_a_story_behind_slots_that_were_set_before_it() -> None:
     assert fast == slow
     assert max(slow[0]) == 1.0
     assert quick(policy)._recall_states(quick(policy)._prediction_states(tracker_of(said), DOMAIN)) is None
+
+
+def test_memory_goes_on_where_a_form_s_slots_are_not_the_story_s() -> None:
+    policy = remembering([[*HI, *HI]], max_history=2)
+    said = [*HI, *OUT_OF_STOCK, *HI, *HI]
+    fast = quick(policy)
+    tracker = tracker_of(said)
+    forms = list(fast._candidates(tracker.applied_events(), DOMAIN, RULE_ONLY))
+    recalled = [
+        fast._recall_states(fast._prediction_states(tracker_of(form), DOMAIN, rule_only_data=RULE_ONLY))
+        for form in forms
+    ]
+    assert recalled == [None, "action_greet"]
+    slow_told, fast_told = predictions(policy, said)
+    assert fast_told == slow_told
+    assert max(slow_told[0]) == 1.0
+
+
+def test_memory_does_not_take_other_slots_for_the_story_s() -> None:
+    policy = remembering([[*OUT_OF_STOCK, *HI]], max_history=2)
+    slow, fast = predictions(policy, [*GREETED, *HI])
+    assert fast == slow
+    assert max(slow[0]) < 1.0
 
 
 def test_memory_looks_only_at_forms_whose_words_and_actions_are_remembered(

@@ -3,7 +3,7 @@
 export class End {
   #box;
   #near; // pixels from the end that still count as there
-  #size = ""; // of the box, when the list was last laid out
+  #size = ""; // of the box, when `stay` last looked
   #there = true;
 
   /** `growing`: what is in the box and may grow without a call of `stay`, as pictures do when they arrive. */
