@@ -17,7 +17,7 @@ import shipped
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("otn", "channels", "simulator")
 # A bot has Rasa, and Rasa brings these. pysqlite3 is wanted on Linux only, and its name is that of the import.
-OF_THE_BOT = {"rasa", "sanic", "numpy", "scipy"}
+OF_THE_BOT = {"rasa", "sanic", "numpy", "scipy", "jsonschema"}
 
 
 @pytest.fixture(scope="module")
