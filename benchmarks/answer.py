@@ -19,6 +19,7 @@ from benchmarks.results import Finding, met
 from benchmarks.traffic import Post
 
 TURN_SECONDS = 3.0
+RESPONSE = '{"text": "Hi!"}'
 PER_SECOND = 20.0
 PER_SECOND_FACEBOOK = 1.0  # it manages two, with a Graph that takes 100 ms a call
 LIMIT_MS = 50.0
@@ -29,7 +30,7 @@ PEOPLE = 5_000  # who write in turns
 def run(*, quick: bool) -> Finding:
     """Measure."""
     seconds, rows = (4, 5_000) if quick else (40, ROWS)
-    with programs.helper("graph") as graph, programs.helper("nlg", str(TURN_SECONDS)) as nlg:
+    with programs.helper("graph") as graph, programs.helper("reply", str(TURN_SECONDS), RESPONSE) as nlg:
         ours = programs.set_up("messenger", graph=graph.url, nlg=nlg.url)
         with programs.rasa(ours, "messenger") as server:
             alone = asyncio.run(_answers(server, "messenger", PER_SECOND, seconds))

@@ -1,6 +1,7 @@
-"""A response server that takes its time: it makes every turn of Rasa's last (`python -m benchmarks.nlg PORT SECONDS`).
+"""A server that gives one reply to everything, after a time (`python -m benchmarks.reply PORT SECONDS JSON`).
 
-Rasa asks it for each response (endpoints.yml: `nlg`), as it would ask a language model.
+It stands for what Rasa asks in a turn: an action server (endpoints.yml: `action_endpoint`), or a response server
+(`nlg`) that takes as long as a language model.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from aiohttp import web
 
 def main() -> None:
     """Serve until told to stop."""
-    seconds = float(sys.argv[2])
+    seconds, reply = float(sys.argv[2]), sys.argv[3]
 
-    async def respond(_request: web.Request) -> web.Response:
+    async def respond(request: web.Request) -> web.Response:
+        await request.read()
         await asyncio.sleep(seconds)
-        return web.json_response({"text": "Hi!"})
+        return web.json_response(text=reply)
 
     async def health(_request: web.Request) -> web.Response:
         return web.Response()
