@@ -25,10 +25,7 @@ export function start(model) {
   model.on("journal", () => draw(model));
   model.on("active", () => redraw(model));
   end = new End(byId("wire-scroll"), NEAR_END);
-  document.addEventListener("viewchange", () => {
-    draw(model);
-    end.stay();
-  });
+  document.addEventListener("viewchange", () => draw(model));
 }
 
 function chip(name, label, text, change) {
