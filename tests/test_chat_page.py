@@ -437,6 +437,20 @@ async def test_a_simulator_that_was_started_again_is_found_again(browser: Browse
     await runner.cleanup()
 
 
+async def test_what_was_just_said_stays_when_the_simulator_goes(browser: Browser) -> None:
+    runner, url = await start(create_app(made_up_config()), 0)
+    page = await browser.new_page()
+    await page.goto(url)
+    await page.get_by_role("navigation", name="Views").get_by_role("button", name="Faults").click()
+    await page.get_by_label("Error code").fill("not a number")
+    await page.get_by_role("switch", name="Any other error").click()
+    await runner.cleanup()
+
+    await expect(page.get_by_text("The simulator does not answer")).to_be_visible()
+    await expect(page.get_by_role("alert").filter(has_text="An error code is a number")).to_be_visible()
+    await page.context.close()
+
+
 @pytest.mark.parametrize("first", ["a request", "the stream"])
 async def test_a_simulator_that_goes_while_the_page_loads_is_told_of_once(
     browser: Browser, first: str

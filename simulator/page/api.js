@@ -2,6 +2,9 @@
 
 export class Problem extends Error {}
 
+/** Nobody answered: the simulator is gone, or was for a moment. */
+export class Unreachable extends Problem {}
+
 /** Calls below /simulator and gives the JSON of the answer. Throws Problem. */
 export async function call(method, path, body) {
   const options = { method };
@@ -10,7 +13,7 @@ export async function call(method, path, body) {
   try {
     answer = await fetch(`/simulator${path}`, options);
   } catch {
-    throw new Problem("The simulator does not answer. Is make run still up?");
+    throw new Unreachable("The simulator does not answer. Is make run still up?");
   }
   const told = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Problem(told.error ?? `The simulator answered ${answer.status}.`);

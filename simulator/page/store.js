@@ -4,7 +4,7 @@ import { get, patch, personPath, post, remove } from "./api.js";
 import { apply } from "./events.js";
 import { keyOf } from "./model.js";
 import { follow } from "./stream.js";
-import { complain, hide } from "./notice.js";
+import { complain, hideLostConnection } from "./notice.js";
 
 // Beyond this many, strangers in the journal (a load test) are not looked up one by one.
 const MANY_PEOPLE = 500;
@@ -39,12 +39,11 @@ export class Store {
     else this.#begin(facts);
   }
 
-  /** That the simulator is gone is told in the header for as long as it is so: a notice would outlast that. */
   #noteConnection(connected) {
     if (this.#model.connected === connected) return; // the browser tries again every second
     this.#model.connected = connected;
     this.#model.changed("connection");
-    hide();
+    hideLostConnection();
   }
 
   /** Everything anew: at the start, after a reset, and when the simulator was started again. */
