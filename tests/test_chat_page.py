@@ -714,6 +714,22 @@ async def test_in_a_window_made_smaller_the_last_line_of_the_wire_is_still_seen(
     assert await chat.page.evaluate("document.getElementById('wire-scroll').scrollTop") > 0
 
 
+async def test_in_a_window_made_smaller_whoever_reads_further_up_in_the_wire_is_left_alone(
+    chat: Chat,
+) -> None:
+    await chat.agree()
+    await chat.page.set_viewport_size({"width": 1280, "height": 500})
+    await chat.page.evaluate("document.getElementById('wire-scroll').scrollTop = 10")
+    for height in (600, 450, 500):
+        assert await chat.page.evaluate(BELOW_AFTER_FRAMES, "wire-scroll") > 0, height
+        assert await chat.page.evaluate("document.getElementById('wire-scroll').scrollTop") == 10
+        await chat.page.set_viewport_size({"width": 1280, "height": height})
+    await chat.write("one more line")
+    await expect(chat.wire("one more line").first).to_be_attached()
+    await chat.page.evaluate(BELOW_AFTER_FRAMES, "wire-scroll")
+    assert await chat.page.evaluate("document.getElementById('wire-scroll').scrollTop") == 10
+
+
 async def test_a_narrow_window_shows_the_chat_first(browser: Browser) -> None:
     async with open_chat(browser, viewport=NARROW, has_touch=True, is_mobile=True) as chat:
         page = chat.page
