@@ -87,17 +87,27 @@ def _required(values: Mapping[str, str], name: str, problems: list[str]) -> str:
 
 
 def _port(values: Mapping[str, str], problems: list[str]) -> int:
-    text = values.get("SIMULATOR_PORT", str(DEFAULT_PORT))
+    text = values.get("SIMULATOR_PORT") or _port_of_graph(values) or str(DEFAULT_PORT)
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         problems.append(f"SIMULATOR_PORT is {text!r}: use a number from 0 (any free port) to 65535")
     elif int(text) in REFUSED_BY_BROWSERS:
         problems.append(
             f"no browser opens a page at port {text}: choose another one, such as {DEFAULT_PORT}, "
-            "in SIMULATOR_PORT, or in MESSENGER_GRAPH_URL, where `make run` takes it from"
+            "in MESSENGER_GRAPH_URL, where the bot looks for it too (or in SIMULATOR_PORT)"
         )
     else:
         return int(text)
     return DEFAULT_PORT
+
+
+def _port_of_graph(values: Mapping[str, str]) -> str | None:
+    """Where the bot calls Graph, if that is on this machine: elsewhere the bot would not find the simulator."""
+    try:
+        parts = urlsplit(values.get("MESSENGER_GRAPH_URL", ""))
+        here = parts.hostname in {"127.0.0.1", "localhost", "::1"}
+        return str(parts.port) if here and parts.port else None
+    except ValueError:  # the bot will say what is wrong with it
+        return None
 
 
 def _webhook_url(values: Mapping[str, str], problems: list[str]) -> str:

@@ -175,6 +175,26 @@ def test_a_port_at_which_no_browser_opens_a_page_is_refused(tmp_path: Path) -> N
     assert "MESSENGER_GRAPH_URL" in said
 
 
+@pytest.mark.parametrize(
+    ("named", "port"),
+    [
+        ({}, 5080),
+        ({"MESSENGER_GRAPH_URL": "http://127.0.0.1:6123"}, 6123),
+        ({"MESSENGER_GRAPH_URL": "http://localhost:6123/"}, 6123),
+        ({"MESSENGER_GRAPH_URL": "http://localhost:6123", "SIMULATOR_PORT": "7000"}, 7000),
+        ({"MESSENGER_GRAPH_URL": "https://graph.facebook.com:443"}, 5080),
+        ({"MESSENGER_GRAPH_URL": "http://127.0.0.1:many"}, 5080),
+    ],
+)
+def test_it_listens_where_the_bot_looks_for_it(named: dict[str, str], port: int) -> None:
+    assert from_mapping({**SECRETS, **named}).port == port
+
+
+def test_a_port_that_only_the_bot_names_is_refused_where_no_browser_opens_a_page() -> None:
+    with pytest.raises(ConfigProblems, match="no browser opens a page at port 5060"):
+        from_mapping({**SECRETS, "MESSENGER_GRAPH_URL": "http://127.0.0.1:5060"})
+
+
 def test_a_taken_port_is_said_in_words(tmp_path: Path, simulator: str) -> None:
     process = start(tmp_path, **SECRETS, SIMULATOR_PORT=simulator.rpartition(":")[2])
 
