@@ -45,6 +45,7 @@ from otn.policy import (
     may_mean_the_token,
     may_reply,
     page_is_paused,
+    pause_of,
     react,
 )
 from otn.reactions import affect_page_and_person
@@ -303,8 +304,8 @@ def _start(tx: Tx, vault: Vault, queued: Delivery, now: datetime) -> Attempt | D
 def _start_unless_paused(tx: Tx, vault: Vault, queued: Delivery, now: datetime) -> Attempt | Deny | None:
     """A pause, whoever made it, only delays what waits: a new wish is denied, this one was granted before."""
     page = _page(tx, queued.page_id)
-    if page_is_paused(page, now):
-        deliveries.postpone(tx, queued.id, page.paused_until or now + PAUSED_PAUSE)
+    if pause := pause_of(page, now):
+        deliveries.postpone(tx, queued.id, pause.until or now + PAUSED_PAUSE)
         return None
     return _start(tx, vault, queued, now)
 

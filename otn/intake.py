@@ -298,13 +298,14 @@ _EFFECTS: dict[EventKind, Callable[[Tx, Event, Contact, datetime], None]] = {
 def _enforce_policy(tx: Tx, event: Event, now: datetime) -> None:
     """Meta warns, blocks or unblocks the page (HOOKS): a blocked page sends nothing until it is unblocked.
 
-    The newest word counts, whatever the order of arrival, and undoes no pause of anybody else's.
+    The newest word counts, whatever the order of arrival, and neither ends nor hides a pause of anybody else's.
     """
     if not inbox.has_newer(tx, event.page_id, event.kind.value, event.at):
         if event.action == "block":
-            pages.pause(tx, event.page_id, f"{BLOCKED}: {event.reason or 'no reason given'}", None)
+            pages.block(tx, event.page_id, f"{BLOCKED}: {event.reason or 'no reason given'}")
         elif event.action == "unblock":
-            pages.resume_after(tx, event.page_id, [BLOCKED, RESTRICTED])
+            pages.unblock(tx, event.page_id)
+            pages.resume_after(tx, event.page_id, [RESTRICTED])
     audit.record(
         tx,
         who="meta",

@@ -108,6 +108,7 @@ class Origin(str, Enum):
 class Page:
     """A Facebook Page. A reason means paused; without `paused_until`, until somebody resumes it.
 
+    `blocked_reason`: Meta has blocked it, until Meta unblocks it (HOOKS); whatever pauses there are beside it stay.
     `time_zone` (IANA name) is the local time of people who told us none; without it that is UTC.
     `otn_denied_reason`: Meta refused a permission request for want of the OTN permission (per Page, OTN).
     """
@@ -116,6 +117,7 @@ class Page:
     name: str | None = None
     paused_reason: str | None = None
     paused_until: datetime | None = None
+    blocked_reason: str | None = None
     otn_denied_reason: str | None = None
     time_zone: str | None = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Protocol
 
 from otn.app import App
@@ -18,7 +17,7 @@ from otn.graph.protocol import (
     subscribed_fields,
 )
 from otn.models import Page
-from otn.policy import BLOCKED, page_is_paused
+from otn.policy import Pause, pause_of
 from otn.settings import is_loopback
 from otn.store import Tx, audit, figures, pages
 from otn.store.figures import PageFigures
@@ -49,15 +48,6 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pause:
-    """Why nothing leaves a Page, until when (None: until it is resumed), and who said so, if that is on record."""
-
-    reason: str
-    until: datetime | None
-    who: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Concern:
     """Something that needs a person, and what that person should do."""
 
@@ -74,6 +64,7 @@ class PageStatus:
     account: Account | None
     missing_fields: tuple[str, ...]
     paused: Pause | None
+    paused_by: str | None  # as far as it is on record
     otn_denied_reason: str | None
     figures: PageFigures
 
@@ -184,7 +175,8 @@ def _status(app: App, page_id: str | None, account: Account | None) -> PageStatu
     now = app.clock()
     with app.store.read() as tx:
         page = (pages.find(tx, page_id) if page_id else None) or Page(page_id=page_id or "")
-        paused = _pause(tx, page, now)
+        pause = pause_of(page, now)
+        paused_by = _who_paused(tx, page, pause)
         counted = figures.of_page(tx, page.page_id, now)
     fields = account.fields if account else None
     return PageStatus(
@@ -192,18 +184,17 @@ def _status(app: App, page_id: str | None, account: Account | None) -> PageStatu
         name=(account.name if account else None) or page.name,
         account=account,
         missing_fields=missing_fields(app, fields) if fields is not None else (),
-        paused=paused,
+        paused=pause,
+        paused_by=paused_by,
         otn_denied_reason=page.otn_denied_reason,
         figures=counted,
     )
 
 
-def _pause(tx: Tx, page: Page, now: datetime) -> Pause | None:
-    if page.paused_reason is None or not page_is_paused(page, now):
-        return None
-    by_webhook = page.paused_reason.startswith(BLOCKED)
-    who = "meta" if by_webhook else audit.who_paused(tx, page.page_id, page.paused_reason)
-    return Pause(reason=page.paused_reason, until=page.paused_until, who=who)
+def _who_paused(tx: Tx, page: Page, pause: Pause | None) -> str | None:
+    if pause is None or pause.by_webhook:
+        return pause and "meta"
+    return audit.who_paused(tx, page.page_id, pause.reason)
 
 
 def _about_meta(status: PageStatus) -> Iterator[Concern]:
@@ -230,10 +221,11 @@ def _about_meta(status: PageStatus) -> Iterator[Concern]:
 
 
 def _about_us(status: PageStatus) -> Iterator[Concern]:
+    page = status.page_id or "PAGE"
     if status.paused is not None and status.paused.until is None:
         yield Concern(
-            found=f"paused until it is resumed: {status.paused.reason}",
-            todo=f"see to the reason, then `otn page resume {status.page_id}`",
+            found=f"paused {status.paused.end}: {status.paused.reason}",
+            todo=status.paused.todo(page),
         )
     if status.otn_denied_reason is not None:
         yield Concern(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import NamedTuple
 
 from otn.errors import Kept, OutcomeUnknown, Refusal, Refused, SendError, Throttled, Unreachable
 from otn.events import WindowOpening
@@ -162,9 +163,9 @@ def choose_route(
 
 
 def _blocked(contact: Contact | None, page: Page, now: datetime) -> Deny | None:
-    if page_is_paused(page, now):
-        until = f" until {_when(page.paused_until)}" if page.paused_until else " until it is resumed"
-        return Deny(reason=Reason.PAGE_PAUSED, sentence=f"The page is paused{until}: {page.paused_reason}.")
+    if pause := pause_of(page, now):
+        end = f"until {_when(pause.until)}" if pause.until else pause.end
+        return Deny(reason=Reason.PAGE_PAUSED, sentence=f"The page is paused {end}: {pause.reason}.")
     if contact is None:
         return UNKNOWN_CONTACT
     if contact.erase_requested_at is not None:
@@ -177,11 +178,37 @@ def _blocked(contact: Contact | None, page: Page, now: datetime) -> Deny | None:
     return None
 
 
+class Pause(NamedTuple):
+    """Why nothing may leave a page, and until when; without a time, until somebody ends it."""
+
+    reason: str
+    until: datetime | None
+    by_webhook: bool = False  # Meta's block, which another webhook ends
+
+    @property
+    def end(self) -> str:
+        """Until when, where there is no time."""
+        return "until Meta unblocks it" if self.by_webhook else "until it is resumed"
+
+    def todo(self, page_id: str) -> str:
+        """What somebody has to do to end it, where there is no time."""
+        if self.by_webhook:
+            return "see in the Page's settings what Meta objects to; the Page goes on by itself once Meta unblocks it"
+        return f"see to the reason, then `otn page resume {page_id}`"
+
+
+def pause_of(page: Page, now: datetime) -> Pause | None:
+    """What keeps everything on this page now, if anything does: Meta's block (HOOKS) before a pause of ours."""
+    if page.blocked_reason is not None:
+        return Pause(page.blocked_reason, None, by_webhook=True)
+    if page.paused_reason is not None and (page.paused_until is None or now < page.paused_until):
+        return Pause(page.paused_reason, page.paused_until)
+    return None
+
+
 def page_is_paused(page: Page, now: datetime) -> bool:
     """Whether nothing may leave this page now."""
-    if page.paused_reason is None:
-        return False
-    return page.paused_until is None or now < page.paused_until
+    return pause_of(page, now) is not None
 
 
 def _by_window(contact: Contact) -> Allow:

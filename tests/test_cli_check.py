@@ -276,7 +276,12 @@ def test_a_paused_page_fails_and_a_short_pause_warns(shop: Project, otn_: Comman
         pages.pause(tx, shop.page_id, "the access token is not valid any more", None)
     code, checks = found(otn_, "--offline")
     assert (code, checks["page"][0]["verdict"]) == (1, "failed")
-    assert checks["page"][0]["todo"] == f"otn page resume {shop.page_id}"
+    assert f"otn page resume {shop.page_id}" in checks["page"][0]["todo"]
+    with shop.opened() as app, app.store.begin() as tx:
+        pages.block(tx, shop.page_id, "Meta blocked the page: spam")
+    code, checks = found(otn_, "--offline")
+    assert (code, checks["page"][0]["verdict"]) == (1, "failed")
+    assert "goes on by itself" in checks["page"][0]["todo"]
 
 
 @pytest.mark.parametrize(("seconds", "code", "word"), [(3, 0, "ok"), (30, 0, "warning"), (300, 1, "failed")])

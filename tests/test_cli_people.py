@@ -372,6 +372,24 @@ def test_a_page_whose_token_does_not_work_stays_paused(shop: Project, otn_: Comm
     assert otn_("page", "list", "--json").json()[0]["state"] == "sends"
 
 
+def test_a_page_that_meta_blocked_is_resumed_by_meta_or_by_force(shop: Project, otn_: CommandLine) -> None:
+    shop.person(permissions=1)
+    with shop.opened() as app, app.store.begin() as tx:
+        pages.block(tx, shop.page_id, "Meta blocked the page: spam")
+    assert otn_("page", "pause", shop.page_id, "--reason", "Wrong price").code == 0
+    assert "Meta blocked the page: spam" in otn_("page", "list").out
+    status = otn_("page", "status", shop.page_id, "--json").json()[0]
+    assert status["paused"] == {"reason": "Meta blocked the page: spam", "until": None, "who": "meta"}
+    assert "goes on by itself" in status["attention"][0]["todo"]
+    refused = otn_("send", "7007", "--topic", TOPIC, "--text", "It is back.", "--json").json()
+    assert "until Meta unblocks it" in refused["sentence"]
+    answer = otn_("page", "resume", shop.page_id)
+    assert (answer.code, "--force" in answer.err) == (1, True)
+    assert send(otn_) == 1
+    assert otn_("page", "resume", shop.page_id, "--force").code == 0
+    assert send(otn_) == 0
+
+
 def test_the_token_of_another_page_resumes_nothing(shop: Project, otn_: CommandLine) -> None:
     with shop.opened() as app, app.store.begin() as tx:
         pages.ensure(tx, "2002", app.clock())

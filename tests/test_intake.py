@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from otn import intake
 from otn.events import Event, parse
 from otn.models import Contact, InboxState, OtnToken, Page, TokenState
+from otn.policy import page_is_paused, pause_of
 from otn.store import Store, Tx, contacts, deliveries, inbox, pages, requests, tokens, topics, turns
 from otn.store.schema import audit, contact, delivery, inbound_event, otn_token
 from otn.store.schema import page as page_table
@@ -189,7 +190,7 @@ def what_is_kept(store: Store) -> dict[str, list[Any]]:
             "tokens": sa.select(
                 given.contact_id, given.topic_id, given.token_hash, given.payload, given.opted_in_at
             ),
-            "pages": sa.select(page_table.c.page_id, page_table.c.paused_reason),
+            "pages": sa.select(page_table.c.page_id, page_table.c.paused_reason, page_table.c.blocked_reason),
             "audit": sa.select(audit.c.action, audit.c.subject),
         }
         names = {"contact_id": psids, "topic_id": topic_names}
@@ -562,7 +563,7 @@ def test_a_block_pauses_the_page_until_it_is_taken_back(store: Store, make: Any,
     enforce(make, "block", now - 2 * HOUR)
     found = page(store)
     assert found is not None
-    assert (found.paused_reason, found.paused_until) == ("Meta blocked the page: spam", None)
+    assert pause_of(found, now) == ("Meta blocked the page: spam", None, True)
     enforce(make, "unblock", now - HOUR, "policy_enforcement")
     assert page(store) == Page(page_id="1001")
     with store.read() as tx:
@@ -578,7 +579,34 @@ def test_the_newest_word_about_a_page_counts_and_not_the_last_to_arrive(
     enforce(make, late, now - 2 * HOUR)
     found = page(store)
     assert found is not None
-    assert (found.paused_reason is not None) is blocked
+    assert page_is_paused(found, now) is blocked
+
+
+@pytest.mark.parametrize("hours", [8, None])
+@pytest.mark.parametrize("first", ["block", "pause"])
+def test_a_block_and_an_operator_s_pause_do_not_end_each_other(
+    store: Store, make: Any, now: datetime, hours: int | None, first: str
+) -> None:
+    make.contact()
+    until = now + hours * HOUR if hours else None
+
+    def pause() -> None:
+        with store.begin() as tx:
+            assert pages.pause(tx, "1001", "wrong price", until)
+
+    def standing() -> tuple[Any, ...] | None:
+        found = page(store)
+        assert found is not None
+        return pause_of(found, now)
+
+    if first == "pause":
+        pause()
+    enforce(make, "block", now - HOUR)
+    if first == "block":
+        pause()
+    assert standing() == ("Meta blocked the page: spam", None, True)
+    enforce(make, "unblock", now)
+    assert standing() == ("wrong price", until, False)
 
 
 def test_meta_s_unblock_ends_its_own_restriction_and_nobody_else_s_pause(

@@ -6,6 +6,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from alembic.runtime.migration import MigrationContext
 
 from otn.errors import ConfigError
 from otn.store import Store, migrate
-from otn.store.schema import metadata
+from otn.store.schema import metadata, page
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -78,6 +79,56 @@ def test_down_and_up_again_ends_where_it_began(empty: Store) -> None:
     assert migrate.current(empty) is None
     assert migrate.upgrade(empty)
     assert differences(empty) == []
+
+
+def test_a_block_by_meta_gets_a_place_of_its_own_and_its_old_one_back(empty: Store) -> None:
+    def standing() -> dict[str, tuple[Any, ...]]:
+        with empty.read() as tx:
+            return {row.page_id: (row.paused_reason, row.paused_until) for row in tx.execute(sa.select(page))}
+
+    migrate.upgrade(empty)
+    migrate.downgrade(empty, "0003")
+    insert = "INSERT INTO page (page_id, paused_reason, created_at) VALUES (:id, :why, '2026-11-01 00:00:00.000000')"
+    with empty.begin() as tx:
+        for page_id, why in (("1", "Meta blocked the page: spam"), ("2", "Wrong price"), ("3", None)):
+            tx.execute(sa.text(insert), {"id": page_id, "why": why})
+    migrate.upgrade(empty)
+    assert standing() == {"1": (None, None), "2": ("Wrong price", None), "3": (None, None)}
+    with empty.begin() as tx:
+        assert list(
+            tx.execute(sa.select(page.c.page_id).where(page.c.blocked_reason.isnot(None))).scalars()
+        ) == ["1"]
+        # Blocked while an operator's pause runs: in one place, the longer one stays.
+        tx.execute(
+            page.update().values(
+                paused_reason="Night", paused_until=datetime(2030, 1, 1, tzinfo=timezone.utc)
+            )
+        )
+    migrate.downgrade(empty, "0003")
+    with empty.read() as tx:
+        kept = tx.execute(sa.text("SELECT paused_reason, paused_until FROM page ORDER BY page_id")).all()
+    assert tuple(kept[0]) == ("Meta blocked the page: spam", None)
+    assert [row.paused_reason for row in kept[1:]] == ["Night", "Night"]
+
+
+def test_tables_that_are_updated_again_and_again_have_room_for_it(
+    request: pytest.FixtureRequest,
+) -> None:
+    databases = request.getfixturevalue("postgresql_databases")
+    store = databases.create(f"m{secrets.token_hex(6)}")
+    options = sa.text(
+        "SELECT relname, reloptions FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+    )
+
+    def roomy() -> set[str]:
+        with store.read() as tx:
+            return {row.relname for row in tx.execute(options) if "fillfactor=80" in (row.reloptions or [])}
+
+    migrate.upgrade(store)
+    assert roomy() == {"contact", "otn_token", "delivery", "chunk", "rate_bucket", "inbound_event"}
+    migrate.downgrade(store, "0003")
+    assert roomy() == set()
+    store.close()
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(empty: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,8 @@ def test_nothing_automatic_ever_takes_the_human_agents_way() -> None:
         ({"paused_reason": "throttled", "paused_until": NOW + SECOND}, True),
         ({"paused_reason": "throttled", "paused_until": NOW}, False),
         ({"paused_reason": "throttled", "paused_until": NOW - SECOND}, False),
+        ({"blocked_reason": "spam"}, True),
+        ({"blocked_reason": "spam", "paused_reason": "throttled", "paused_until": NOW - SECOND}, True),
     ],
 )
 def test_a_pause_ends_at_its_end_and_not_before(pause: dict[str, Any], paused: bool) -> None:
@@ -234,6 +236,7 @@ def test_outside_the_window_without_a_token_the_reason_says_which_is_missing(
         ({"erase_requested_at": NOW}, {}, "erased"),
         ({"undeliverable_reason": "blocked us"}, {}, "undeliverable"),
         ({}, {"paused_reason": "by hand"}, "page_paused"),
+        ({}, {"blocked_reason": "Meta blocked the page: spam"}, "page_paused"),
     ],
 )
 def test_some_people_and_pages_get_nothing_by_any_way(
@@ -254,7 +257,12 @@ def test_every_decision_is_a_sentence_that_names_nobody() -> None:
         person(undeliverable_reason="blocked"),
         person(last_message_at=NOW),
     ]
-    pages = [page(), page(paused_reason="by hand"), page(paused_reason="throttled", paused_until=NOW + HOUR)]
+    pages = [
+        page(),
+        page(paused_reason="by hand"),
+        page(blocked_reason="spam"),
+        page(paused_reason="throttled", paused_until=NOW + HOUR),
+    ]
     counts = [
         TokenCount(**{state: 1})
         for state in ("available", "reserved", "used", "suspect", "invalid", "expired")

@@ -39,6 +39,7 @@ def list_pages(context: typer.Context, json: Json = False) -> None:
     Example:
       otn page list
     """
+    from otn.policy import pause_of
     from otn.store import pages
 
     with opened(context) as app:
@@ -54,8 +55,7 @@ def list_pages(context: typer.Context, json: Json = False) -> None:
             page.name,
             page.time_zone,
             _state(page, now),
-            page.paused_reason,
-            page.paused_until,
+            *(pause_of(page, now) or (None, None))[:2],
             page.otn_denied_reason,
         ]
         for page in found
@@ -133,9 +133,13 @@ def pause(
 def resume(
     context: typer.Context,
     page: PageId,
-    force: Annotated[bool, typer.Option("--force", help="Even if Meta does not accept the token.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if Meta blocks the Page or the token.")
+    ] = False,
 ) -> None:
     """Let messages leave a Page again, once Meta has accepted its access token (GET /me).
+
+    A Page that Meta has blocked goes on by itself when Meta unblocks it; --force if Meta has, and we missed its word.
 
     \b
     Example:
@@ -145,8 +149,9 @@ def resume(
 
     with opened(context, to_send=True) as app:
         with app.store.read() as tx:
-            _known(pages.find(tx, page), page)
+            found = _known(pages.find(tx, page), page)
         if not force:
+            _require_unblocked(found)
             _probe(app, page)
         now = app.clock()
         with app.store.begin() as tx:
@@ -296,7 +301,7 @@ def _for_programs(status: PageStatus) -> dict[str, Any]:
         "token_problem": account.problem if account else None,
         "subscribed_fields": sorted(account.fields) if account and account.fields is not None else None,
         "missing_fields": list(status.missing_fields),
-        "paused": asdict(status.paused) if status.paused else None,
+        "paused": _pause_for_programs(status),
         "otn_denied_reason": status.otn_denied_reason,
         "contacts": figures.contacts,
         "open_windows": figures.open_windows,
@@ -305,6 +310,11 @@ def _for_programs(status: PageStatus) -> dict[str, Any]:
         "last_webhook_at": figures.last_webhook_at,
         "attention": [asdict(concern) for concern in status.concerns],
     }
+
+
+def _pause_for_programs(status: PageStatus) -> dict[str, Any] | None:
+    pause = status.paused
+    return pause and {"reason": pause.reason, "until": pause.until, "who": status.paused_by}
 
 
 def _print_status(status: PageStatus) -> None:
@@ -341,8 +351,8 @@ def _subscription_in_words(status: PageStatus) -> str:
 def _pause_in_words(status: PageStatus) -> str:
     if status.paused is None:
         return "leave the page"
-    until = f"until {in_words(status.paused.until)}" if status.paused.until else "until it is resumed"
-    return f"paused {until}, by {status.paused.who or 'somebody'}: {status.paused.reason}"
+    until = f"until {in_words(status.paused.until)}" if status.paused.until else status.paused.end
+    return f"paused {until}, by {status.paused_by or 'somebody'}: {status.paused.reason}"
 
 
 def _probe(app: App, page: str) -> None:
@@ -375,9 +385,20 @@ def _known(found: models.Page | None, page: str) -> models.Page:
     return found
 
 
-def _state(page: models.Page, now: datetime) -> str:
-    from otn.policy import page_is_paused
+def _require_unblocked(page: models.Page) -> None:
+    from otn.errors import InvalidMove
 
-    if not page_is_paused(page, now):
+    if page.blocked_reason is not None:
+        raise InvalidMove(
+            f"{page.blocked_reason}. It goes on by itself when Meta unblocks it; if Meta has, and we missed its "
+            f"word: `otn page resume {page.page_id} --force`"
+        )
+
+
+def _state(page: models.Page, now: datetime) -> str:
+    from otn.policy import pause_of
+
+    pause = pause_of(page, now)
+    if pause is None:
         return "sends"
-    return f"paused until {in_words(page.paused_until)}" if page.paused_until else "paused"
+    return f"paused until {in_words(pause.until)}" if pause.until else "paused"

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Row
 
 from otn.models import Broadcast, BroadcastState, Chunk, DeliveryState, Route
 from otn.store.engine import Tx, chosen, db_epoch
+from otn.store.pages import paused
 from otn.store.schema import broadcast, chunk, delivery, page
 
 MEMBERS_A_CHUNK = (
@@ -90,13 +91,12 @@ def due(tx: Tx, now: datetime, limit: int, pages: Collection[str] | None = None)
     place = sa.func.row_number().over(
         partition_by=chunk.c.broadcast_id, order_by=(chunk.c.due_at, chunk.c.id)
     )
-    paused = page.c.paused_reason.isnot(None) & (page.c.paused_until.is_(None) | (page.c.paused_until > now))
     query = (
         sa.select(chunk.c.id)
         .select_from(
             chunk.join(turn, turn.c.id == chunk.c.broadcast_id).join(page, page.c.page_id == chunk.c.page_id)
         )
-        .where(chunk.c.done_at.is_(None), chunk.c.due_at <= now, _FREE, ~paused)
+        .where(chunk.c.done_at.is_(None), chunk.c.due_at <= now, _FREE, ~paused(now))
         .order_by(place, turn.c.senders, turn.c.ended_at.nulls_first(), chunk.c.due_at, chunk.c.id)
         .limit(limit)
     )

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from otn.models import BroadcastState, DeliveryState, TokenState
 from otn.store.engine import Tx
+from otn.store.pages import paused
 from otn.store.schema import broadcast, contact, delivery, inbound_event, otn_token, page
 
 LATELY = timedelta(hours=24)
@@ -68,7 +69,6 @@ def waiting(tx: Tx, now: datetime) -> Waiting:
         sa.select(inbound_event.c.received_at).where(new).order_by(inbound_event.c.id).limit(1)
     )
     since = oldest.scalar_one_or_none()
-    paused = page.c.paused_reason.isnot(None) & (page.c.paused_until.is_(None) | (page.c.paused_until > now))
     return Waiting(
         tokens_available=number(
             otn_token, sa.text("otn_token.state = 'available'"), otn_token.c.expires_at > now
@@ -76,7 +76,7 @@ def waiting(tx: Tx, now: datetime) -> Waiting:
         tokens_suspect=number(otn_token, otn_token.c.state == TokenState.SUSPECT.value),
         inbox_waiting=number(inbound_event, new),
         inbox_oldest_seconds=max(0.0, (now - since).total_seconds()) if since else 0.0,
-        pages_paused=number(page, paused),
+        pages_paused=number(page, paused(now)),
         broadcasts_running=number(broadcast, broadcast.c.state == BroadcastState.RUNNING.value),
         broadcasts_halted=number(broadcast, broadcast.c.state == BroadcastState.HALTED.value),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -39,6 +40,23 @@ def every(tx: Tx) -> list[Page]:
     return [Page(**row._mapping) for row in tx.execute(sa.select(*COLUMNS).order_by(page.c.page_id))]
 
 
+def paused(now: datetime) -> Any:
+    """The condition that nothing may leave a page, as `policy.pause_of` has it, for a query over table `page`."""
+    endless = page.c.paused_until.is_(None)
+    by_us = page.c.paused_reason.isnot(None) & (endless | (page.c.paused_until > now))
+    return page.c.blocked_reason.isnot(None) | by_us
+
+
+def block(tx: Tx, page_id: str, reason: str) -> None:
+    """Meta has blocked the page: nothing leaves it until Meta unblocks it, whatever we pause and resume meanwhile."""
+    tx.execute(page.update().where(page.c.page_id == page_id).values(blocked_reason=reason))
+
+
+def unblock(tx: Tx, page_id: str) -> None:
+    """Meta has unblocked the page; our own pauses stay."""
+    tx.execute(page.update().where(page.c.page_id == page_id).values(blocked_reason=None))
+
+
 def pause(tx: Tx, page_id: str, reason: str, until: datetime | None) -> bool:
     """Let nothing leave the page, until a time or until resumed. Of two pauses the longer one stays.
 
@@ -58,8 +76,11 @@ def resume_after(tx: Tx, page_id: str, reasons: Sequence[str]) -> bool:
 
 
 def resume(tx: Tx, page_id: str) -> bool:
-    """Let messages leave the page again, permission requests included; False if there is no such page."""
-    cleared = {"paused_reason": None, "paused_until": None, "otn_denied_reason": None}
+    """Let messages leave the page again, permission requests included; False if there is no such page.
+
+    A block of Meta's ends too: ask first.
+    """
+    cleared = dict.fromkeys(("paused_reason", "paused_until", "blocked_reason", "otn_denied_reason"))
     return bool(tx.execute(page.update().where(page.c.page_id == page_id).values(**cleared)).rowcount)
 
 

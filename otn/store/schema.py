@@ -73,6 +73,7 @@ page = sa.Table(
     sa.Column("name", sa.Text),
     sa.Column("paused_reason", sa.Text),
     sa.Column("paused_until", UtcDateTime),
+    sa.Column("blocked_reason", sa.Text),
     sa.Column("otn_denied_reason", sa.Text),
     sa.Column("time_zone", sa.String(64)),
     sa.Column("created_at", UtcDateTime, nullable=False),
