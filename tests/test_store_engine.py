@@ -98,6 +98,18 @@ def test_an_sqlite_file_is_durable_and_journals_beside_itself(sqlite_store: Stor
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
+@pytest.mark.parametrize(("told", "kept"), [("off", "on"), ("remote_apply", "remote_apply")])
+def test_a_commit_on_a_server_is_durable_whatever_the_server_has_for_others(
+    postgresql_store: Store, told: str, kept: str
+) -> None:
+    url = postgresql_store.engine.url.update_query_dict({"options": f"-c synchronous_commit={told}"})
+    store = Store(url)
+    for _ in range(2):  # a connection that comes back to the pool keeps it
+        with store.begin() as tx:
+            assert tx.execute(sa.text("SHOW synchronous_commit")).scalar_one() == kept
+    store.close()
+
+
 def test_who_waits_for_the_writer_s_place_gets_it_when_it_is_free_and_gives_up_after_a_while(
     sqlite_store: Store, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

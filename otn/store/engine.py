@@ -149,6 +149,11 @@ def _server_engine(url: sa.engine.URL) -> Engine:
 def _on_server_connect(connection: Any, _record: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{_STANDSTILL_SECONDS}s'")
+        # `sending` must be durable before the first byte, whatever the server or the role has for others; what waits
+        # for even more than the disk (remote_apply) stays.
+        cursor.execute(
+            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+        )
     connection.commit()  # else a rollback takes it back
 
 
