@@ -123,6 +123,7 @@ class Person:
             "delivered": self.delivered,
             "delivered_by_token": self.delivered_by_token,
             "permissions": sum(token.is_usable(now_ms) for token in self.tokens),
+            "last_permission": self.tokens[-1].state(now_ms) if self.tokens else None,
         }
 
 
@@ -148,6 +149,12 @@ class Token:
     def is_usable(self, now_ms: int) -> bool:
         """Whether it still pays for a message."""
         return not self.used and not self.has_expired(now_ms)
+
+    def state(self, now_ms: int) -> str:
+        """What became of it: used, lapsed, or usable still."""
+        if self.used:
+            return "used"
+        return "lapsed" if self.has_expired(now_ms) else "usable"
 
 
 def token_id(text: str) -> str:

@@ -170,6 +170,61 @@ async def test_after_25_hours_only_the_permission_pays_for_a_message(chat: Chat)
     await expect(tip).to_contain_text("The permission is used")
 
 
+async def test_a_permission_that_lapsed_is_shown_no_more(chat: Chat) -> None:
+    page = chat.page
+    await chat.agree()
+    await page.get_by_label("Name of somebody new").fill("Grace")
+    await page.get_by_label("Name of somebody new").press("Enter")
+    await expect(page.get_by_text("You are Grace", exact=True)).to_be_visible()
+    ada = page.get_by_role("button", name=re.compile("^Ada"))
+    await expect(ada).to_contain_text("1 permission")
+    await _skip(page, "Skip a year")
+
+    await expect(ada).not_to_contain_text("1 permission")
+    await ada.click()
+    await expect(page.locator("#window")).to_contain_text("Demo Shop may not write")
+    tip = page.get_by_role("complementary", name="What to try next")
+    for _ in ("at once", "after a reload"):
+        await expect(tip).to_contain_text("The permission has lapsed: it was good for a year.")
+        await page.reload()
+
+    await _skip(page, "Back to real time")
+    await expect(page.locator("#window")).to_contain_text("1 permission for one message")
+
+
+async def test_a_permission_that_was_spent_is_taken_from_the_list_of_people(chat: Chat) -> None:
+    page = chat.page
+    await chat.agree()
+    await page.get_by_label("Name of somebody new").press("Enter")
+    ada = page.get_by_role("button", name=re.compile("^Ada"))
+    await expect(ada).to_contain_text("1 permission")
+
+    await chat.shop.follow_up()
+
+    await expect(ada).to_contain_text("1 unread")
+    await expect(ada).not_to_contain_text("1 permission")
+
+
+async def test_many_people_are_asked_for_at_once(chat: Chat) -> None:
+    people = [chat.world.add_person({"first_name": f"Guest {n}", "wrote": True}) for n in range(50)]
+    await chat.page.reload()
+    await expect(chat.page.get_by_role("button", name=re.compile("^Guest 49"))).to_be_visible()
+    asked: list[str] = []
+    chat.page.on("request", lambda made: asked.append(made.url) if "/simulator/people" in made.url else None)
+
+    async with chat.page.expect_response("**/simulator/people"):
+        await asyncio.gather(*[chat.shop.send({"id": person.psid}, {"text": "news"}) for person in people])
+
+    assert len(asked) < 10
+
+
+async def _skip(page: Tab, name: str) -> None:
+    """Move time by a button of the panel, and put the panel away."""
+    await page.get_by_role("button", name="Simulated time").click()
+    await page.get_by_role("dialog", name="Let time pass").get_by_role("button", name=name).click()
+    await page.keyboard.press("Escape")
+
+
 async def test_the_panel_says_what_time_moves_and_what_not(chat: Chat) -> None:
     page = chat.page
     await page.get_by_role("button", name="Simulated time").click()

@@ -4,7 +4,7 @@ import { offsetInWords, span } from "./time.js";
 
 const SHORT = 60;
 
-/** Applies an entry. `ask` has person(key), faults() and settings(): what has to be asked for anew. */
+/** Applies an entry. `ask` has person(key), people(), faults() and settings(): what has to be asked for anew. */
 export function apply(model, entry, ask) {
   model.keepEntry(entry);
   APPLY[entry.kind]?.(model, entry, ask);
@@ -86,12 +86,14 @@ function applyWebhook(model, entry) {
   model.changed("thread");
 }
 
-function applyClock(model, entry) {
+function applyClock(model, entry, ask) {
   const text = entry.moved === undefined
     ? `Simulated time was moved: ${offsetInWords(entry.offset) || "back to real time"}`
     : entry.moved >= 0 ? `${span(entry.moved)} later` : `${span(entry.moved)} back`;
   model.keepNote({ seq: entry.seq, at: entry.at, key: null, text });
-  if (!model.isPast(entry)) model.setTime({ now: entry.at, offset: entry.offset });
+  if (model.isPast(entry)) return;
+  model.setTime({ now: entry.at, offset: entry.offset });
+  ask.people(); // permissions lapse with time, and one that had lapsed is good again when time goes back
 }
 
 function applyControl(model, entry, ask) {

@@ -66,7 +66,8 @@ function next(model) {
   if (open && person.permissions) return { text: "You agreed to one message. While the window is open the Page needs no permission, so let it close:", skip: true };
   if (open) return null;
   if (person.permissions) return { text: "The window is closed, but the permission pays for one message. In a second terminal:", code };
-  return { text: "The permission is used. The same command is refused now, before anything is sent:", code, reply: ANSWER };
+  const end = person.last_permission === "lapsed" ? "has lapsed: it was good for a year" : "is used";
+  return { text: `The permission ${end}. The same command is refused now, before anything is sent:`, code, reply: ANSWER };
 }
 
 function command(person, payload) {

@@ -9,15 +9,20 @@ import { complain, hideLostConnection } from "./notice.js";
 // Beyond this many, strangers in the journal (a load test) are not looked up one by one.
 const MANY_PEOPLE = 500;
 const SOON_MS = 60;
+// A broadcast changes hundreds of people a second: those whom one is not can wait, and many are asked for at once.
+const LATER_MS = 500;
+const FEW = 5;
 
 export class Store {
   #model;
   #asked = new Map();
+  #stale = new Set(); // the keys of people whom one is not, and who have changed
 
   constructor(model) {
     this.#model = model;
     this.ask = {
       person: (key, entry) => this.#askPerson(key, entry),
+      people: () => this.#soon("people", () => this.loadPeople()),
       faults: () => this.#soon("faults", () => this.loadFaults()),
       settings: () => this.#soon("settings", () => this.loadSettings()),
     };
@@ -49,6 +54,7 @@ export class Store {
   /** Everything anew: at the start, after a reset, and when the simulator was started again. */
   #begin(facts) {
     const model = this.#model;
+    this.#forgetWishes();
     model.forget();
     Object.assign(model, { pages: facts.pages, botAddress: facts.bot, clockIsShared: facts.clock_is_shared, helloLast: facts.last });
     model.setTime(facts);
@@ -116,19 +122,44 @@ export class Store {
   #askPerson(key, entry) {
     if (this.#model.isPast(entry)) return;
     const known = this.#model.people.get(key);
-    if (known ? key !== this.#model.active : this.#model.people.size >= MANY_PEOPLE) return;
+    if (known && key !== this.#model.active) return this.#askLater(key);
+    if (!known && this.#model.people.size >= MANY_PEOPLE) return;
     const person = known ?? { psid: entry.psid, page_id: entry.page_id };
     if (!person.page_id) return;
-    this.#soon(`person ${keyOf(person)}`, async () => this.#model.keepPerson(await get(personPath(person))));
+    this.#soon(`person ${keyOf(person)}`, () => this.#loadPerson(person));
+  }
+
+  /** The more people there are, the more there is to fetch, and the less often it is. */
+  #askLater(key) {
+    this.#stale.add(key);
+    this.#soon("others", () => this.#loadStale(), LATER_MS + this.#model.people.size);
+  }
+
+  async #loadStale() {
+    const people = [...this.#stale].map((key) => this.#model.people.get(key)).filter(Boolean);
+    this.#stale.clear();
+    if (people.length > FEW) await this.loadPeople();
+    else await Promise.all(people.map((person) => this.#loadPerson(person)));
+  }
+
+  async #loadPerson(person) {
+    this.#model.keepPerson(await get(personPath(person)));
+  }
+
+  /** After a reset, those who were to be asked for are no more. */
+  #forgetWishes() {
+    for (const timer of this.#asked.values()) clearTimeout(timer);
+    this.#asked.clear();
+    this.#stale.clear();
   }
 
   /** Does something once for many wishes of the same name. */
-  #soon(name, work) {
+  #soon(name, work, wait = SOON_MS) {
     if (this.#asked.has(name)) return;
     this.#asked.set(name, setTimeout(() => {
       this.#asked.delete(name);
       this.#do(work);
-    }, SOON_MS));
+    }, wait));
   }
 
   /** What nobody clicked for: while the simulator is gone, the header tells why it fails. */
