@@ -262,14 +262,18 @@ class Outbox:
         settings = self._state.settings
         since = self._failing_since.setdefault(parcel.page_id, self._state.monotonic())
         if self._state.monotonic() - since >= settings.unsubscribe_after:
-            self._give_up(parcel, "failing for too long: the app was unsubscribed from the Page (HOOKS)")
+            self._give_up(
+                parcel,
+                "failing for too long: the app was unsubscribed from the Page (HOOKS)",
+                unsubscribed=True,
+            )
             self._state.unsubscribe(parcel.page_id)
         elif parcel.attempts > len(settings.retry_delays):
             self._give_up(parcel, "no attempt is left")
         else:
             self._later(settings.retry_delays[parcel.attempts - 1], lambda: self._queue.put_nowait(parcel))
 
-    def _give_up(self, parcel: Parcel, note: str) -> None:
+    def _give_up(self, parcel: Parcel, note: str, *, unsubscribed: bool = False) -> None:
         psids = dict.fromkeys(event.psid for event in parcel.events)
         self._state.journal.add(
             Kind.WEBHOOK,
@@ -278,6 +282,8 @@ class Outbox:
             webhook=parcel.number,
             attempt=parcel.attempts,
             given_up=note,
+            unsubscribed=unsubscribed or None,
+            events=[event.journalled() for event in parcel.events],
         )
 
     def _later(self, seconds: float, act: Callable[[], object]) -> None:

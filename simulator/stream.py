@@ -89,7 +89,10 @@ class Stream:
         """What a reader has to know once: the Pages, the bot's address without its secrets, and the time."""
         world, bot = self._world, urlsplit(self._world.config.webhook_url)
         return {
-            "pages": [{"page_id": state.page.id, "name": state.page.name} for state in world.pages.values()],
+            "pages": [
+                {"page_id": state.page.id, "name": state.page.name, "subscribed": bool(state.fields)}
+                for state in world.pages.values()
+            ],
             "bot": f"{bot.hostname}:{bot.port or (443 if bot.scheme == 'https' else 80)}{bot.path}",
             "now": world.clock.now(),
             "offset": world.clock.offset(),

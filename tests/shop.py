@@ -93,15 +93,17 @@ class Shop:
         """A sender action: typing_on, typing_off, mark_seen."""
         return await self._post({"recipient": {"id": psid}, "sender_action": action})
 
+    async def subscribe(self) -> Json:
+        """Bring the app back to the Page."""
+        return await self._post({}, "subscribed_apps")
+
     async def follow_up(self, text: str = FOLLOW_UP) -> Json:
         """Spend the permission."""
         return await self.send({"one_time_notif_token": self.token}, {"text": text})
 
-    async def _post(self, body: Json) -> Json:
+    async def _post(self, body: Json, path: str = "messages") -> Json:
         headers = {"Authorization": f"Bearer {PAGE_TOKEN}"}
-        async with self._session.post(
-            f"{self.graph}/v26.0/me/messages", json=body, headers=headers
-        ) as answer:
+        async with self._session.post(f"{self.graph}/v26.0/me/{path}", json=body, headers=headers) as answer:
             found: Json = await answer.json()
             return found
 

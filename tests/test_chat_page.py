@@ -466,6 +466,45 @@ async def test_a_bot_that_fails_is_named_in_words_until_it_answers(chat: Chat) -
     await expect(chat.page.locator("#mark")).to_have_text("Delivered")
 
 
+async def test_what_messenger_has_given_up_is_not_said_to_be_tried_again(chat: Chat) -> None:
+    trouble, mark = chat.page.locator("#bot-trouble"), chat.page.locator("#mark")
+    chat.world.settings = chat.world.settings.changed({"retry_delays": []})
+    chat.shop.status = 500
+    await chat.write("anybody there?")
+    for _ in ("at once", "after a reload"):
+        await expect(mark).to_have_text("Not delivered: Messenger gave up")
+        await expect(trouble).to_contain_text(
+            "answered the webhook with 500 instead of 200. Messenger has given"
+        )
+        await chat.page.reload()
+
+    chat.shop.status = 200
+    await chat.write("hello?")
+    await expect(trouble).to_be_hidden()
+    await expect(mark).to_have_text("Delivered")
+
+
+async def test_an_app_that_was_unsubscribed_is_named_until_it_is_subscribed_again(chat: Chat) -> None:
+    trouble, mark = chat.page.locator("#bot-trouble"), chat.page.locator("#mark")
+    chat.world.settings = chat.world.settings.changed({"unsubscribe_after": 0})
+    chat.shop.status = 500
+    await chat.write("anybody there?")
+    chat.shop.status = 200
+    await expect(mark).to_have_text("Not delivered: Messenger gave up")
+    await expect(trouble).to_contain_text("failed for too long: mend the bot, then run: otn page subscribe")
+    await chat.write("and now?")
+    for _ in ("at once", "after a reload"):
+        await expect(mark).to_have_text("Not delivered: the app was not subscribed to the Page")
+        await expect(trouble).to_contain_text("Messenger tells the bot nothing of Demo Shop any more")
+        await chat.page.reload()
+
+    await chat.shop.subscribe()
+    await expect(trouble).not_to_contain_text("otn page subscribe")
+    await chat.write("hello?")
+    await expect(mark).to_have_text("Delivered")
+    await expect(trouble).to_be_hidden()
+
+
 async def test_a_bot_that_is_not_running_is_named_in_words(browser: Browser) -> None:
     async with open_chat(browser, webhook_url="http://127.0.0.1:9/webhook") as chat:
         await chat.write("anybody there?")

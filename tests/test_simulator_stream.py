@@ -57,7 +57,7 @@ async def test_it_begins_with_the_pages_the_bot_and_the_time(stage: Stage) -> No
         name, _, hello = await reader.next()
 
     assert name == "hello"
-    assert hello["pages"] == [{"page_id": "100000000000001", "name": "Demo Shop"}]
+    assert hello["pages"] == [{"page_id": "100000000000001", "name": "Demo Shop", "subscribed": True}]
     assert stage.bot.url == f"http://{hello['bot']}"
     assert (hello["now"], hello["offset"]) == (stage.wall(), 0)
     assert (hello["resumed"], hello["clock_is_shared"]) == (False, False)

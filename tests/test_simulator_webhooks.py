@@ -228,6 +228,8 @@ async def test_after_an_hour_of_failures_the_app_is_unsubscribed(stage: Stage) -
 
     assert answer.body["webhook"]["note"] == "the app is not subscribed to messages of this Page"
     assert len(stage.bot.received) == 2
+    given_up = await journalled(stage, Kind.WEBHOOK, unsubscribed=True)
+    assert [event["message"]["text"] for event in given_up["events"]] == ["two"]
 
 
 async def test_the_bot_gets_only_what_its_app_is_subscribed_to(stage: Stage) -> None:

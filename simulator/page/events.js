@@ -3,6 +3,9 @@
 import { offsetInWords, span } from "./time.js";
 
 const SHORT = 60;
+// Of a message that was written while the app was not on the Page: it is not delivered later either.
+const UNTOLD = { state: "untold" };
+const SUBSCRIPTION = /^(POST|DELETE) .*\/subscribed_apps$/;
 
 /** Applies an entry. `ask` has person(key), people(), faults() and settings(): what has to be asked for anew. */
 export function apply(model, entry, ask) {
@@ -13,7 +16,7 @@ export function apply(model, entry, ask) {
 const APPLY = {
   person: applyAct,
   delivered: applyDelivery,
-  graph: applySenderAction,
+  graph: applyGraph,
   webhook: applyWebhook,
   clock: applyClock,
   fault: (model, entry, ask) => ask.faults(),
@@ -24,6 +27,7 @@ function applyAct(model, entry, ask) {
   const key = model.keyFor(entry);
   const thread = model.threads.get(key);
   if (entry.message) keepMessage(model, key, messageOf(entry, true));
+  if (entry.message && model.page(entry).subscribed === false) model.keepMark(entry.mid, UNTOLD);
   else if (entry.did === "notify_me") thread?.change(entry.mid, { tapped: true });
   else if (entry.reactions) thread?.change(entry.mid, { reactions: entry.reactions });
   else if (entry.did === "referral") {
@@ -65,6 +69,12 @@ function messageOf(entry, mine) {
   };
 }
 
+function applyGraph(model, entry) {
+  const [, method] = SUBSCRIPTION.exec(entry.call) ?? [];
+  if (method) model.subscribe(entry.page_id, method === "POST");
+  else applySenderAction(model, entry);
+}
+
 function applySenderAction(model, entry) {
   const thread = model.threads.get(model.keyFor(entry));
   if (!thread) return;
@@ -74,16 +84,17 @@ function applySenderAction(model, entry) {
 }
 
 function applyWebhook(model, entry) {
-  const note = entry.note ?? entry.given_up ?? "";
-  if (!entry.by_hand && !entry.given_up) {
-    model.bot = { state: entry.status === 200 ? "answers" : "fails", status: entry.status, note, at: entry.at };
-    model.changed("bot");
-  }
+  if (entry.by_hand) return;
+  const state = entry.given_up ? "given up" : entry.status === 200 ? "answers" : "fails";
+  if (state === "fails") model.repeated.add(entry.webhook);
+  else model.repeated.delete(entry.webhook);
+  if (!entry.given_up) model.bot = { state, status: entry.status, note: entry.note ?? "", at: entry.at };
+  if (entry.unsubscribed) model.subscribe(entry.page_id, false);
   for (const event of entry.events ?? []) {
     const mid = event.message?.is_echo ? null : event.message?.mid ?? event.postback?.mid;
-    if (mid) model.keepMark(mid, { status: entry.status, note });
+    if (mid) model.keepMark(mid, { state });
   }
-  model.changed("thread");
+  model.changed("bot", "thread");
 }
 
 function applyClock(model, entry, ask) {

@@ -50,14 +50,26 @@ function announce(words, person) {
 
 function drawTrouble(model) {
   const box = byId("bot-trouble");
-  const words = model.bot.state === "fails" ? troubleInWords(model) : "";
+  const words = troubleInWords(model);
   if (box.textContent === words) return;
   box.hidden = !words;
   box.replaceChildren(...(words ? [h("p", {}, words)] : []));
 }
 
-function troubleInWords({ bot, botAddress }) {
-  const again = "Messenger repeats the webhook by itself.";
+function troubleInWords(model) {
+  const page = model.page();
+  if (page.subscribed === false) return `Messenger tells the bot nothing of ${page.name} any more: the app is not subscribed to it. ${subscribeInWords(model, page)}`;
+  return model.bot.state === "fails" ? failureInWords(model) : "";
+}
+
+/** Failing for long is why Messenger takes an app off; taking it off may also have been asked for. */
+function subscribeInWords(model, page) {
+  const command = `otn page subscribe${model.pages.length > 1 ? ` ${page.page_id}` : ""}`;
+  return `${model.bot.state === "fails" ? "Its webhook failed for too long: mend the bot, then run" : "To bring it back, run"}: ${command}`;
+}
+
+function failureInWords({ bot, botAddress, repeated }) {
+  const again = repeated.size ? "Messenger repeats the webhook by itself." : "Messenger has given up on the webhook, and tries only what comes next.";
   if (bot.status === 403) return `The bot refused the webhook (403): it checks signatures with another app secret than the simulator’s. ${again}`;
   if (bot.status === 404) return `There is no webhook at ${botAddress} (404): is the channel in credentials.yml? ${again}`;
   if (bot.status) return `The bot answered the webhook with ${bot.status} instead of 200. ${again}`;

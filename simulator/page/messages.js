@@ -15,6 +15,12 @@ const GAP_SECONDS = 3600;
 const TYPING_SECONDS = 20;
 const NEAR_END = 80;
 const SETTLED_MS = 300;
+const MARKS = {
+  answers: "Delivered",
+  fails: "Not delivered yet: Messenger tries again",
+  "given up": "Not delivered: Messenger gave up",
+  untold: "Not delivered: the app was not subscribed to the Page",
+};
 
 let limit = AT_ONCE;
 let shownKey = null;
@@ -144,8 +150,7 @@ function markInWords(model, item) {
   const { seenAt } = model.thread();
   if (seenAt >= item.at) return `Seen by ${model.page().name}`;
   const mark = model.marks.get(item.mid);
-  if (!mark) return "Sent";
-  return mark.status === 200 ? "Delivered" : "Not delivered yet: Messenger tries again";
+  return MARKS[mark?.state] ?? "Sent";
 }
 
 function drawTyping(model) {

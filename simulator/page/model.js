@@ -15,7 +15,8 @@ export class Model {
   entries = [];
   notes = []; // lines in threads that are no messages: {seq, at, key or null for everybody, text}
   places = new Map(); // mid -> what the journal says about a message: {seq, rule}
-  marks = new Map(); // mid -> what became of the webhook that tells of the person's message: {status, note}
+  marks = new Map(); // mid -> what became of the webhook that tells of the person's message: {state}
+  repeated = new Set(); // the numbers of the webhooks that Messenger tries again
   pages = [];
   active = null;
   offset = 0;
@@ -62,6 +63,13 @@ export class Model {
     return this.pages.find((page) => page.page_id === person?.page_id) ?? this.pages[0] ?? { name: "The Page" };
   }
 
+  /** Notes that the app is on a Page, or no longer. */
+  subscribe(pageId, subscribed) {
+    const page = this.pages.find((one) => one.page_id === pageId);
+    if (page) page.subscribed = subscribed;
+    this.changed("bot");
+  }
+
   /** The key of whoever an entry is about; old entries may lack the Page. */
   keyFor(entry) {
     if (!entry.psid) return null;
@@ -72,7 +80,7 @@ export class Model {
   // Changes
 
   forget() {
-    for (const kept of [this.people, this.threads, this.unread, this.previews, this.places, this.marks]) kept.clear();
+    for (const kept of [this.people, this.threads, this.unread, this.previews, this.places, this.marks, this.repeated]) kept.clear();
     Object.assign(this, { entries: [], notes: [], active: null, faults: [], bot: { state: "unknown", note: "" } });
     this.changed("people", "thread", "journal", "faults", "bot", "active");
   }
@@ -112,8 +120,9 @@ export class Model {
     keep(this.places, mid, place);
   }
 
+  /** What was delivered once stays so, whatever becomes of a repetition. */
   keepMark(mid, mark) {
-    keep(this.marks, mid, mark);
+    if (this.marks.get(mid)?.state !== "answers") keep(this.marks, mid, mark);
   }
 
   /** Whether an entry is of the time before the page was opened. */
