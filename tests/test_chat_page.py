@@ -338,6 +338,37 @@ async def test_typing_and_marks(chat: Chat) -> None:
     await expect(chat.page.locator(".dots")).to_be_hidden()
 
 
+async def test_what_is_written_after_time_went_back_is_not_seen_yet(chat: Chat) -> None:
+    mark, dots = chat.page.locator("#mark"), chat.page.locator(".dots")
+    await _skip(chat.page, "Skip 25 hours")
+    await chat.write("hello?")
+    await chat.shop.show(chat.psid, "mark_seen")
+    await expect(mark).to_have_text("Seen by Demo Shop")
+    await chat.shop.show(chat.psid, "typing_on")
+    await expect(dots).to_be_visible()
+    await _skip(chat.page, "Back to real time")
+    await expect(dots).to_be_hidden()
+
+    await chat.write("and now?")
+    await expect(mark).to_have_text("Delivered")
+    await chat.shop.show(chat.psid, "mark_seen")
+    await expect(mark).to_have_text("Seen by Demo Shop")
+
+
+async def test_what_the_page_has_seen_is_known_after_a_reload(chat: Chat) -> None:
+    page, mark = chat.page, chat.page.locator("#mark")
+    await chat.write("hello?")
+    ada = chat.psid
+    await chat.shop.show(ada, "mark_seen")
+    await expect(mark).to_have_text("Seen by Demo Shop")
+    await page.get_by_label("Name of somebody new").press("Enter")
+    await expect(page.get_by_text("You are Ben", exact=True)).to_be_visible()
+    await page.reload()
+
+    await page.get_by_role("button", name=re.compile("^Ada")).click()
+    await expect(mark).to_have_text("Seen by Demo Shop")
+
+
 async def test_the_bot_learns_that_its_messages_are_read(chat: Chat) -> None:
     await chat.write("/greet")
     await chat.hear("Ask me about a product")

@@ -41,6 +41,7 @@ function applyAct(model, entry, ask) {
 function applyDelivery(model, entry, ask) {
   const key = model.keyFor(entry);
   keepMessage(model, key, messageOf(entry, false));
+  model.typing.delete(key);
   if (key !== model.active && !model.isPast(entry)) model.unread.set(key, (model.unread.get(key) ?? 0) + 1);
   model.changed("thread", "people");
   ask.person(key, entry);
@@ -76,10 +77,11 @@ function applyGraph(model, entry) {
 }
 
 function applySenderAction(model, entry) {
-  const thread = model.threads.get(model.keyFor(entry));
-  if (!thread) return;
-  if (entry.sender_action === "mark_seen") thread.seenAt = entry.at;
-  else if (entry.sender_action) thread.typing = entry.sender_action === "typing_on" ? entry.at : false;
+  const key = model.keyFor(entry);
+  if (!key || !entry.sender_action) return;
+  if (entry.sender_action === "mark_seen") model.seen.set(key, entry.seq);
+  else if (entry.sender_action === "typing_on" && !model.isPast(entry)) model.typing.set(key, Date.now());
+  else model.typing.delete(key);
   model.changed("thread");
 }
 
@@ -103,6 +105,7 @@ function applyClock(model, entry, ask) {
     : entry.moved >= 0 ? `${span(entry.moved)} later` : `${span(entry.moved)} back`;
   model.keepNote({ seq: entry.seq, at: entry.at, key: null, text });
   if (model.isPast(entry)) return;
+  model.typing.clear(); // it takes seconds, and any move is longer
   model.setTime({ now: entry.at, offset: entry.offset });
   ask.people(); // permissions lapse with time, and one that had lapsed is good again when time goes back
 }

@@ -12,7 +12,7 @@ import { visible } from "./views.js";
 
 const AT_ONCE = 200;
 const GAP_SECONDS = 3600;
-const TYPING_SECONDS = 20;
+const TYPING_MS = 20_000;
 const NEAR_END = 80;
 const SETTLED_MS = 300;
 const MARKS = {
@@ -147,15 +147,15 @@ function drawMark(model) {
 }
 
 function markInWords(model, item) {
-  const { seenAt } = model.thread();
-  if (seenAt >= item.at) return `Seen by ${model.page().name}`;
+  // A message without a place is older than what the page knows of the journal.
+  const place = model.places.get(item.mid)?.seq ?? 0;
+  if (model.seen.get(model.active) > place) return `Seen by ${model.page().name}`;
   const mark = model.marks.get(item.mid);
   return MARKS[mark?.state] ?? "Sent";
 }
 
 function drawTyping(model) {
-  const since = model.thread()?.typing;
-  const typing = Boolean(since) && model.now() - since < TYPING_SECONDS;
+  const typing = Date.now() - (model.typing.get(model.active) ?? 0) < TYPING_MS;
   byId("typing").hidden = !typing;
   say(byId("typing-text"), typing ? `${model.page().name} is typing` : "");
   if (typing) end.stay();

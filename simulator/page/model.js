@@ -16,6 +16,8 @@ export class Model {
   notes = []; // lines in threads that are no messages: {seq, at, key or null for everybody, text}
   places = new Map(); // mid -> what the journal says about a message: {seq, rule}
   marks = new Map(); // mid -> what became of the webhook that tells of the person's message: {state}
+  seen = new Map(); // by key; the Page marked everything before this entry as seen. Moments may go back, numbers do not
+  typing = new Map(); // by key; since when the Page types, in real milliseconds
   repeated = new Set(); // the numbers of the webhooks that Messenger tries again
   pages = [];
   active = null;
@@ -80,7 +82,7 @@ export class Model {
   // Changes
 
   forget() {
-    for (const kept of [this.people, this.threads, this.unread, this.previews, this.places, this.marks, this.repeated]) kept.clear();
+    for (const kept of [this.people, this.threads, this.unread, this.previews, this.places, this.marks, this.seen, this.typing, this.repeated]) kept.clear();
     Object.assign(this, { entries: [], notes: [], active: null, faults: [], bot: { state: "unknown", note: "" } });
     this.changed("people", "thread", "journal", "faults", "bot", "active");
   }

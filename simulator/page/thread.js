@@ -2,9 +2,7 @@
 
 export class Thread {
   items = [];
-  typing = false;
   readUpTo = undefined; // the last message of the Page that the person has looked at
-  seenAt = 0; // the Page marked everything up to this moment as seen
 
   #byMid = new Map();
 
@@ -22,7 +20,6 @@ export class Thread {
     if (this.#byMid.has(item.mid)) return;
     this.#byMid.set(item.mid, item);
     this.items.push(item);
-    if (!item.mine) this.typing = false;
   }
 
   note(note) {
