@@ -759,6 +759,42 @@ async def test_everything_can_be_done_with_the_keyboard(chat: Chat) -> None:
     await expect(page.get_by_role("switch", name="Lost answer")).to_be_checked()
 
 
+async def test_whoever_used_a_button_that_is_gone_goes_on_in_the_message_field(chat: Chat) -> None:
+    page = chat.page
+    field = page.get_by_label("Message", exact=True)
+    await page.get_by_role("button", name="do you have the canvas backpack?").press("Enter")
+    await expect(page.locator("#empty")).to_be_hidden()
+    await expect(field).to_be_focused()
+
+    await page.get_by_role("button", name="Notify Me").click()
+    tip = page.get_by_role("complementary", name="What to try next")
+    await tip.get_by_role("button", name="Skip 25 hours").press("Enter")
+    await expect(tip).to_contain_text("The window is closed, but the permission pays")
+    await expect(field).to_be_focused()
+
+    await chat.view("Faults")
+    await page.get_by_label("Error code").fill("not a number")
+    await page.get_by_role("switch", name="Any other error").click()
+    await page.get_by_role("button", name="Put this message away").press("Enter")
+    await expect(field).to_be_focused()
+
+
+async def test_whoever_chose_a_person_in_a_narrow_window_goes_on_in_the_message_field(
+    browser: Browser,
+) -> None:
+    async with open_chat(browser, viewport=NARROW) as chat:
+        await chat.view("People")
+        await chat.page.get_by_role("button", name=re.compile("^Ada")).press("Enter")
+        await expect(chat.page.get_by_label("Message", exact=True)).to_be_focused()
+
+        await chat.view("Faults")
+        await chat.page.get_by_label("Error code").fill("not a number")
+        await chat.page.get_by_role("switch", name="Any other error").click()
+        await chat.page.get_by_role("button", name="Put this message away").press("Enter")
+        faults = chat.page.get_by_role("navigation", name="Views").get_by_role("button", name="Faults")
+        await expect(faults).to_be_focused()
+
+
 async def _tab_to(page: Tab, name: str, *, back: bool = False) -> None:
     """Press Tab until something has this name."""
     for _ in range(80):

@@ -42,6 +42,18 @@ export function withLinks(text) {
   });
 }
 
+/**
+ * Changes what is shown in `box`. Whoever was there by the keyboard, and whose place is gone, goes on in the message
+ * field, or where that is not seen, at the button of the view that is.
+ */
+export function keepingFocus(box, change) {
+  const focused = box.contains(document.activeElement) ? document.activeElement : null;
+  change();
+  if (!focused || focused.isConnected && focused.checkVisibility()) return;
+  const field = byId("message");
+  (field.checkVisibility() ? field : document.querySelector(".views [aria-current=true]")).focus();
+}
+
 /** A switch: a button that is on or off. */
 export function toggle(label, on, change, attributes = {}) {
   const button = h("button", { type: "button", role: "switch", "aria-checked": String(on), class: "switch", ...attributes },

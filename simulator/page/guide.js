@@ -2,7 +2,7 @@
 
 import { skipADay } from "./clock.js";
 import { write } from "./composer.js";
-import { byId, h } from "./dom.js";
+import { byId, h, keepingFocus } from "./dom.js";
 import { perform } from "./messages.js";
 import { complain, during } from "./notice.js";
 import { nameOf } from "./people.js";
@@ -14,8 +14,8 @@ const HIDDEN = "guide-hidden";
 
 export function start(model, store) {
   const redraw = () => {
-    drawEmpty(model);
-    drawGuide(model, store);
+    keepingFocus(byId("empty"), () => drawEmpty(model));
+    keepingFocus(byId("guide"), () => drawGuide(model, store));
   };
   model.on("thread active person clock", redraw);
   setInterval(redraw, 1000);
@@ -100,6 +100,5 @@ function hide() {
   } catch {
     // Without storage it comes back with the next page.
   }
-  byId("guide").hidden = true;
-  byId("message").focus();
+  keepingFocus(byId("guide"), () => { byId("guide").hidden = true; });
 }

@@ -2,7 +2,7 @@
 
 import { act } from "./api.js";
 import { contentOf } from "./content.js";
-import { byId, h, say } from "./dom.js";
+import { byId, h, keepingFocus, say } from "./dom.js";
 import { End } from "./end.js";
 import { complain, during, show as showNotice } from "./notice.js";
 import { nameOf } from "./people.js";
@@ -172,11 +172,11 @@ function drawQuickRepliesOf(item, model) {
   const replies = item?.content.quick_replies ?? [];
   const key = replies.length ? item.mid : "";
   if (box.dataset.of === key) return;
-  const focused = box.contains(document.activeElement);
   box.dataset.of = key;
-  box.hidden = !replies.length;
-  box.replaceChildren(...replies.map((reply) => quickReply(model, item, reply)));
-  if (focused) byId("message").focus();
+  keepingFocus(box, () => {
+    box.hidden = !replies.length;
+    box.replaceChildren(...replies.map((reply) => quickReply(model, item, reply)));
+  });
 }
 
 function quickReply(model, item, reply) {

@@ -1,7 +1,7 @@
 // What went wrong, in words, where everybody sees and hears it.
 
 import { Unreachable } from "./api.js";
-import { byId, say } from "./dom.js";
+import { byId, keepingFocus, say } from "./dom.js";
 
 const SHOWN_MS = 12_000;
 let timer;
@@ -22,7 +22,7 @@ export function show(text) {
 }
 
 export function hide() {
-  byId("notice").hidden = true;
+  keepingFocus(byId("notice"), () => { byId("notice").hidden = true; });
   say(byId("notice-text"), "");
 }
 

@@ -1,5 +1,7 @@
 // Which part of the page is seen. A narrow window shows one view, a wide one the chat and one view beside it.
 
+import { keepingFocus } from "./dom.js";
+
 const WIDE = matchMedia("(min-width: 760px)");
 const WITH_PEOPLE = matchMedia("(min-width: 1120px)");
 
@@ -12,10 +14,12 @@ export function visible(view) {
 
 /** Shows a view. */
 export function show(view) {
-  const { dataset } = document.body;
-  dataset.view = view;
-  if (view !== "chat") dataset.side = view;
-  settle();
+  keepingFocus(document.body, () => {
+    const { dataset } = document.body;
+    dataset.view = view;
+    if (view !== "chat") dataset.side = view;
+    settle();
+  });
 }
 
 export function start() {
