@@ -691,6 +691,16 @@ async def test_a_reload_shows_the_same(chat: Chat) -> None:
     assert await chat.page.evaluate(texts) == before
 
 
+async def test_after_a_reload_one_is_who_one_was(chat: Chat) -> None:
+    await chat.page.get_by_label("Name of somebody new").press("Enter")
+    await expect(chat.page.get_by_text("You are Ben", exact=True)).to_be_visible()
+    async with chat.page.expect_response("**/simulator/people/*/thread?*") as opened:
+        await chat.page.reload()
+
+    assert chat.psid not in (await opened.value).url
+    await expect(chat.page.get_by_text("You are Ben", exact=True)).to_be_visible()
+
+
 async def test_a_thousand_messages_are_no_burden(chat: Chat) -> None:
     page = chat.page
     await chat.write("hi")

@@ -12,6 +12,7 @@ const SOON_MS = 60;
 // A broadcast changes hundreds of people a second: those whom one is not can wait, and many are asked for at once.
 const LATER_MS = 500;
 const FEW = 5;
+const WHO = "person";
 
 export class Store {
   #model;
@@ -61,7 +62,7 @@ export class Store {
     this.#do(async () => {
       await Promise.all([this.loadPeople(), this.loadFaults(), this.loadSettings()]);
       if (!model.people.size) await this.addPerson({ first_name: "Ada", page_id: model.pages[0].page_id });
-      if (!model.person()) await this.open(model.people.keys().next().value);
+      if (!model.person()) await this.open(model.people.has(remembered()) ? remembered() : model.people.keys().next().value);
     });
   }
 
@@ -90,6 +91,7 @@ export class Store {
   async open(key) {
     const model = this.#model;
     model.activate(key);
+    remember(key);
     const person = model.person(key);
     if (!model.threads.has(key)) model.keepThread(key, []);
     model.keepThread(key, await get(personPath(person, "/thread")));
@@ -167,5 +169,22 @@ export class Store {
     work().catch((error) => {
       if (this.#model.connected) complain(error);
     });
+  }
+}
+
+/** Keeps in this tab who one is, for when the page is loaded again. */
+function remember(key) {
+  try {
+    sessionStorage.setItem(WHO, key);
+  } catch {
+    // Without storage the first person is who one is.
+  }
+}
+
+function remembered() {
+  try {
+    return sessionStorage.getItem(WHO);
+  } catch {
+    return null;
   }
 }
