@@ -652,6 +652,21 @@ async def test_one_can_be_several_people(chat: Chat) -> None:
     await expect(ada).not_to_contain_text("unread")
 
 
+async def test_a_click_on_somebody_who_gets_a_message_meanwhile_counts(chat: Chat) -> None:
+    page, ada = chat.page, chat.page.get_by_role("button", name=re.compile("^Ada"))
+    await chat.write("/greet")
+    await chat.hear("Ask me about a product")
+    await page.get_by_label("Name of somebody new").press("Enter")
+    await expect(page.get_by_text("You are Ben", exact=True)).to_be_visible()
+    await ada.hover()
+    await page.mouse.down()
+    await chat.shop.send({"id": chat.psid}, {"text": "news for Ada"})
+    await expect(ada).to_contain_text("1 unread")
+    await page.mouse.up()
+
+    await expect(page.get_by_text("You are Ada", exact=True)).to_be_visible()
+
+
 async def test_a_psid_of_two_pages_is_two_people(browser: Browser) -> None:
     pages = tuple(Page(id=str(number), name=f"Shop {number}", token=f"token-{number}") for number in (1, 2))
     async with open_shop() as (_, url), running(made_up_config(url, pages=pages)) as (base, world):

@@ -10,6 +10,8 @@ const SEARCH_FROM = 8;
 const HUES = 8;
 const IDEAS = ["Ben", "Chen", "Dara", "Emeka", "Fatima", "Goran", "Hana", "Ines", "Jonas", "Kim"];
 
+const rows = new Map(); // by key: the elements of each person who was shown
+
 export function start(model, store) {
   const become = (key) => {
     store.open(key).catch(complain);
@@ -58,30 +60,64 @@ function draw(model, become) {
   const wanted = search.value.trim().toLowerCase();
   const all = [...model.people.values()].filter((person) => `${nameOf(person)} ${person.psid}`.toLowerCase().includes(wanted));
   search.hidden = model.people.size < SEARCH_FROM;
-  const focused = list.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  const items = all.slice(0, MOST).map((person) => item(model, person, become));
-  if (all.length > MOST) items.push(h("li", { class: "faint small" }, `${all.length - MOST} more: search for them`));
-  list.replaceChildren(...items);
-  if (focused) list.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  forgetRows(model);
+  const shown = all.slice(0, MOST).map((person) => rowOf(model, person, become));
+  if (all.length > MOST) shown.push(h("li", { class: "faint small" }, `${all.length - MOST} more: search for them`));
+  arrange(list, shown);
   drawPages(model);
   const unread = [...model.unread.values()].reduce((sum, count) => sum + count, 0);
   byId("people-badge").hidden = !unread;
   say(byId("people-badge"), String(unread));
 }
 
-function item(model, person, become) {
+/** The row of a person: always the same element, since a click on one that is replaced meanwhile is lost. */
+function rowOf(model, person, become) {
   const key = keyOf(person);
-  const unread = model.unread.get(key);
+  if (!rows.has(key)) rows.set(key, newRow(key, become));
+  const row = rows.get(key);
+  tell(row, model, person, key);
+  return row.element;
+}
+
+function newRow(key, become) {
+  const [name, count, unread, facts, preview] = Array.from({ length: 5 }, () => h("span"));
+  const badge = h("span", { class: "badge" }, count, unread);
+  const picture = avatar("");
+  unread.className = "sr";
+  facts.className = "faint small";
+  preview.className = "faint small preview";
+  const button = h("button", { type: "button", class: "person", onclick: () => become(key) },
+    picture, h("span", { class: "person-text" }, h("span", { class: "person-name" }, name, badge), facts, preview));
+  return { element: h("li", {}, button), button, picture, name, badge, count, unread, facts, preview };
+}
+
+function tell(row, model, person, key) {
+  const unread = model.unread.get(key) ?? 0;
   const state = person.blocked ? "blocked the Page" : person.window_until > model.now() ? "window open" : "window closed";
-  const onlyPage = model.pages.length < 2;
-  return h("li", {}, h("button", {
-    type: "button", class: "person", "data-key": key, "aria-current": key === model.active ? "true" : false, onclick: () => become(key),
-  },
-  avatar(nameOf(person)),
-  h("span", { class: "person-text" },
-    h("span", { class: "person-name" }, nameOf(person), unread ? h("span", { class: "badge" }, String(unread), h("span", { class: "sr" }, " unread")) : null),
-    h("span", { class: "faint small" }, [onlyPage ? null : model.page(person).name, state, permissions(person)].filter(Boolean).join(" · ")),
-    h("span", { class: "faint small preview" }, model.previews.get(key)?.text ?? ""))));
+  const page = model.pages.length < 2 ? null : model.page(person).name;
+  if (key === model.active) row.button.setAttribute("aria-current", "true");
+  else row.button.removeAttribute("aria-current");
+  avatar(nameOf(person), row.picture);
+  say(row.name, nameOf(person));
+  row.badge.hidden = !unread;
+  say(row.count, unread ? String(unread) : "");
+  say(row.unread, unread ? " unread" : "");
+  say(row.facts, [page, state, permissions(person)].filter(Boolean).join(" · "));
+  say(row.preview, model.previews.get(key)?.text ?? "");
+}
+
+/** Makes `nodes` what the list shows, and moves none that stays. */
+function arrange(list, nodes) {
+  const wanted = new Set(nodes);
+  for (const node of [...list.children]) if (!wanted.has(node)) node.remove();
+  nodes.forEach((node, index) => {
+    if (list.children[index] !== node) list.insertBefore(node, list.children[index] ?? null);
+  });
+}
+
+/** Those who were forgotten by a reset have no row any more. */
+function forgetRows(model) {
+  for (const key of rows.keys()) if (!model.people.has(key)) rows.delete(key);
 }
 
 function permissions(person) {
