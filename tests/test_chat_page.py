@@ -18,7 +18,7 @@ from otn.dev import browser as chromium
 from otn.settings import SIMULATOR_URL
 from simulator.config import DEFAULT_PORT, REFUSED_BY_BROWSERS, Page
 from simulator.server import WORLD, create_app, start
-from simulator.testing import PAGE_TOKEN, made_up_config, running
+from simulator.testing import PAGE_TOKEN, made_up_config, permission_request, running
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -665,6 +665,25 @@ async def test_a_click_on_somebody_who_gets_a_message_meanwhile_counts(chat: Cha
     await page.mouse.up()
 
     await expect(page.get_by_text("You are Ada", exact=True)).to_be_visible()
+
+
+async def test_a_command_for_a_psid_of_two_pages_names_the_page(browser: Browser) -> None:
+    pages = tuple(Page(id=str(number), name=f"Shop {number}", token=f"token-{number}") for number in (1, 2))
+    async with open_shop() as (_, url), running(made_up_config(url, pages=pages)) as (base, world):
+        for number in (1, 2):
+            world.add_person({"psid": "77", "page_id": str(number), "wrote": True})
+        page = await browser.new_page()
+        await page.goto(base)
+        await page.request.post(
+            f"{base}/v26.0/me/messages",
+            headers={"Authorization": "Bearer token-1"},
+            data={"recipient": {"id": "77"}, "message": permission_request("When it is back", "otn:restock")},
+        )
+        await page.get_by_role("button", name="Notify Me").click()
+        await page.get_by_role("complementary").get_by_role("button", name="Skip 25 hours").click()
+
+        await expect(page.get_by_text("otn send 77 --page 1 --topic restock")).to_be_visible()
+        await page.context.close()
 
 
 async def test_a_psid_of_two_pages_is_two_people(browser: Browser) -> None:

@@ -62,7 +62,7 @@ function next(model) {
   const agreed = thread.requests().findLast((item) => item.tapped);
   const open = person.window_until > model.now();
   if (!agreed) return null;
-  const code = command(person, requestOf(agreed.content).payload);
+  const code = command(model, person, requestOf(agreed.content).payload);
   if (open && person.permissions) return { text: "You agreed to one message. While the window is open the Page needs no permission, so let it close:", skip: true };
   if (open) return null;
   if (person.permissions) return { text: "The window is closed, but the permission pays for one message. In a second terminal:", code };
@@ -70,9 +70,11 @@ function next(model) {
   return { text: `The permission ${end}. The same command is refused now, before anything is sent:`, code, reply: ANSWER };
 }
 
-function command(person, payload) {
+function command(model, person, payload) {
   const topic = /^otn:([a-z0-9][a-z0-9_-]*)/.exec(payload)?.[1] ?? "TOPIC";
-  return `.venv/bin/otn send ${person.psid} --topic ${topic} --text "It is back!"`;
+  const isElsewhere = [...model.people.values()].some((other) => other.psid === person.psid && other.page_id !== person.page_id);
+  const page = isElsewhere ? ` --page ${person.page_id}` : "";
+  return `.venv/bin/otn send ${person.psid}${page} --topic ${topic} --text "It is back!"`;
 }
 
 function replyButton(model, words) {
