@@ -953,6 +953,28 @@ async def test_a_narrow_window_shows_the_chat_first(browser: Browser) -> None:
         await expect(page.get_by_label("Message", exact=True)).to_be_hidden()
 
 
+async def test_what_was_seen_in_the_wire_is_not_counted_again_for_the_next_person(browser: Browser) -> None:
+    async with open_chat(browser, viewport=NARROW) as chat:
+        page, badge = chat.page, chat.page.locator("#wire-badge")
+        await chat.shop.send({"id": chat.psid}, {"text": "too early"})
+        await expect(badge).to_have_text("1")
+        await chat.view("Wire")
+        await expect(badge).to_be_hidden()
+        await chat.view("People")
+        await page.get_by_label("Name of somebody new").fill("Ben")
+        await page.get_by_role("button", name="Add").click()
+        await expect(page.get_by_text("You are Ben", exact=True)).to_be_visible()
+        for name in ("Ada", "Ben", "Ada"):
+            await chat.view("People")
+            await page.get_by_role("button", name=re.compile(f"^{name}")).click()
+            await expect(page.get_by_text(f"You are {name}", exact=True)).to_be_visible()
+        await page.evaluate(BELOW_AFTER_FRAMES, "scroll")
+        await expect(badge).to_be_hidden()
+
+        await chat.shop.send({"id": chat.psid}, {"text": "too early again"})
+        await expect(badge).to_have_text("1")
+
+
 async def test_reduced_motion_is_respected(browser: Browser) -> None:
     async with open_chat(browser, reduced_motion="reduce") as chat:
         await chat.write("hi")

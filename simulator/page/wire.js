@@ -16,7 +16,7 @@ const groups = new Set(GROUPS.filter(([, , , on]) => on).map(([name]) => name));
 const inWords = new WeakMap();
 let end;
 let told = 0; // the last entry that is in the list
-let unseen = 0; // refusals that came while the list was out of sight
+let seen = 0; // the last entry that there was when the list was last in sight
 
 export function start(model) {
   byId("wire-kinds").append(...GROUPS.map(([name, label, text]) => chip(name, label, text, () => redraw(model))));
@@ -48,7 +48,7 @@ function draw(model) {
   if (!model.entries.length) byId("wire").replaceChildren();
   const lines = fresh.map((entry) => ({ entry, words: wordsOf(entry) })).filter((line) => wanted(model, line));
   add(model, lines.slice(-AT_ONCE));
-  count(model, lines);
+  count(model);
   told = model.entries.at(-1)?.seq ?? 0;
 }
 
@@ -106,10 +106,16 @@ function nameFor(model, entry) {
   return key ? nameOf(model.people.get(key) ?? entry) : "";
 }
 
-/** The number on the tab: what went wrong and was not seen yet. */
-function count(model, lines) {
-  if (visible("wire")) unseen = 0;
-  else unseen += lines.filter(({ entry, words }) => words.tone && words.tone !== "good" && !model.isPast(entry)).length;
+/** The number on the tab: what went wrong and was not seen yet, whatever the list was drawn for since. */
+function count(model) {
+  const last = model.entries.at(-1)?.seq ?? 0;
+  if (visible("wire") || last < seen) seen = last; // a simulator started anew counts from the beginning
+  const unseen = model.entries.filter((entry) => entry.seq > seen && wentWrong(model, entry)).length;
   byId("wire-badge").hidden = !unseen;
   say(byId("wire-badge"), String(unseen));
+}
+
+function wentWrong(model, entry) {
+  const words = wordsOf(entry);
+  return Boolean(words.tone) && words.tone !== "good" && !model.isPast(entry) && wanted(model, { entry, words });
 }
