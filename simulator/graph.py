@@ -124,13 +124,13 @@ class Graph:
         async def handle(request: web.Request) -> web.StreamResponse:
             admitted = await self._admit(request, for_page=psid is None)
             if isinstance(admitted, Refusal):
-                return self._turned_away(request, admitted)
+                return self._turned_away(request, admitted, psid)
             state, found = admitted
             target = Target(page_id=state.page.id, call="page" if psid is None else "profile", psid=psid)
             fault = self._world.faults.strike_call(target, acceptable=True)
             if fault is not None:
                 return await self._suffer(request, state, target, fault, lambda: work(state, found))
-            return self._finish(request, state, work(state, found))
+            return self._finish(request, state, work(state, found), psid)
 
         return handle
 
@@ -177,24 +177,27 @@ class Graph:
             return _json(refusal.body(), refusal.http_status, headers)
         return _json(json.dumps(outcome.body).encode(), 200, headers)
 
-    def _finish(self, request: web.Request, state: PageState, outcome: Outcome) -> web.Response:
-        """Answer a call that reached nobody, and write it down."""
+    def _finish(
+        self, request: web.Request, state: PageState, outcome: Outcome, psid: str | None = None
+    ) -> web.Response:
+        """Answer a call that sends nothing, and write it down; `psid`: of the person it asks about."""
         call = f"{request.method} {request.path}"
         if outcome.refusal is not None:
-            self._note(outcome.refusal, call, state.page.id)
+            self._note(outcome.refusal, call, state.page.id, psid)
         else:
-            self._world.journal.add(Kind.GRAPH, page_id=state.page.id, call=call)
+            self._world.journal.add(Kind.GRAPH, psid or "", page_id=state.page.id, call=call)
         return self._respond(outcome, state)
 
-    def _turned_away(self, request: web.Request, refusal: Refusal) -> web.Response:
+    def _turned_away(self, request: web.Request, refusal: Refusal, psid: str | None = None) -> web.Response:
         """Answer a call that did not come in."""
-        self._note(refusal, f"{request.method} {request.path}", None)
+        self._note(refusal, f"{request.method} {request.path}", None, psid)
         return _json(refusal.body(), refusal.http_status, {})
 
-    def _note(self, refusal: Refusal, call: str, page_id: str | None) -> None:
+    def _note(self, refusal: Refusal, call: str, page_id: str | None, psid: str | None) -> None:
         self._world.counts["refused"] += 1
         self._world.journal.add(
             Kind.REFUSED,
+            psid or "",
             page_id=page_id,
             rule=refusal.rule,
             code=refusal.code.code,

@@ -425,6 +425,28 @@ async def test_the_wire_is_filtered_by_person_and_kind(chat: Chat) -> None:
     await expect(page.get_by_text("of other kinds are hidden")).to_be_visible()
 
 
+async def test_the_wire_of_one_person_has_nothing_of_others_or_of_other_pages(browser: Browser) -> None:
+    pages = tuple(Page(id=str(number), name=f"Shop {number}", token=f"token-{number}") for number in (1, 2))
+    async with open_shop() as (_, url), running(made_up_config(url, pages=pages)) as (base, world):
+        for psid, page_id in (("71", "1"), ("72", "1"), ("73", "2")):
+            world.add_person({"psid": psid, "page_id": page_id})
+        page = await browser.new_page()
+        await page.goto(base)
+        wire = page.get_by_role("region", name="Calls and webhooks").get_by_role("listitem")
+        for path, of in (("71", "1"), ("72", "1"), ("me", "1"), ("me", "2"), ("73", "2")):
+            token = {"access_token": f"token-{of}"}
+            assert (await page.request.get(f"{base}/v26.0/{path}", params=token)).ok
+        for psid in ("71", "72"):
+            await page.request.post(f"{base}/simulator/people/{psid}/read")
+
+        await expect(page.locator("#wire-hidden")).to_have_text("2 of other kinds are hidden")
+        await expect(wire.locator(".line-title")).to_have_text(["GET /v26.0/71", "GET /v26.0/me"])
+        await page.get_by_label("Whose").first.select_option("Everybody")
+        await expect(wire).to_have_count(5)
+        await expect(page.locator("#wire-hidden")).to_have_text("4 of other kinds are hidden")
+        await page.context.close()
+
+
 async def test_a_fault_is_switched_on_strikes_and_is_off_again(chat: Chat) -> None:
     page = chat.page
     await chat.write("hi")

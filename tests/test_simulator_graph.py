@@ -175,6 +175,20 @@ async def test_a_profile_holds_what_is_known_of_what_was_asked(stage: Stage) -> 
     assert (await stage.call("GET", "/v26.0/4711", params=CREDENTIALS)).error == "100/2018001"
 
 
+async def test_the_journal_names_whom_a_profile_call_asks_about(stage: Stage) -> None:
+    psid = await stage.person()
+    asked = {"fields": "first_name", **CREDENTIALS}
+
+    await stage.call("GET", f"/v26.0/{psid}", params=asked)
+    await stage.call("GET", f"/v26.0/{psid}", params={"fields": "shoe_size", **CREDENTIALS})
+    await stage.call("GET", f"/v26.0/{psid}")
+    await stage.call("GET", "/v26.0/me", params=CREDENTIALS)
+
+    assert [(entry["kind"], entry.get("psid")) for entry in stage.world.journal.entries()] == [
+        ("graph", psid), ("refused", psid), ("refused", psid), ("graph", None),
+    ]  # fmt: skip
+
+
 async def test_the_subscription_can_be_seen_left_and_taken_up(stage: Stage) -> None:
     path = f"/v26.0/{PAGE_ID}/subscribed_apps"
 

@@ -59,14 +59,15 @@ function wordsOf(entry) {
 }
 
 function wanted(model, { entry, words }) {
-  return groups.has(words.group) && (byId("wire-who").value === "all" || concerns(model, entry));
+  return groups.has(words.group) && concerns(model, entry);
 }
 
-/** Whether an entry is about the person one is; what is about nobody concerns everybody. */
+/** Whether an entry is about whoever was chosen; what is about nobody concerns everybody on its Page. */
 function concerns(model, entry) {
   const person = model.person();
-  if (!person || (!entry.psid && !entry.psids)) return true;
+  if (!person || byId("wire-who").value === "all") return true;
   if (entry.page_id && entry.page_id !== person.page_id) return false;
+  if (!entry.psid && !entry.psids) return true;
   return entry.psid === person.psid || Boolean(entry.psids?.includes(person.psid));
 }
 
@@ -76,7 +77,7 @@ function add(model, lines) {
   while (list.children.length > AT_ONCE) list.firstElementChild.remove();
   end.stay();
   byId("wire-empty").hidden = list.children.length > 0;
-  const hidden = model.entries.filter((entry) => !groups.has(wordsOf(entry).group)).length;
+  const hidden = model.entries.filter((entry) => !groups.has(wordsOf(entry).group) && concerns(model, entry)).length;
   say(byId("wire-hidden"), hidden ? `${hidden} of other kinds are hidden` : "");
 }
 
