@@ -10,7 +10,7 @@ from simulator.content import postback_buttons, quick_replies
 from simulator.events import Event
 from simulator.journal import Kind
 from simulator.outbox import Pending
-from simulator.people import DAY_MS, WINDOW_MS, Direction, Json, Message, Person, ThreadOwner, Token
+from simulator.people import DAY_MS, HOUR_MS, WINDOW_MS, Direction, Json, Message, Person, ThreadOwner, Token
 from simulator.sending import new_mid
 from simulator.world import Mistake, World
 
@@ -33,7 +33,8 @@ def write(world: World, person: Person, wish: Json) -> Act:
         raise Mistake(400, "text must be text, attachments a list")
     if not content.get("text") and not content.get("attachments"):
         raise Mistake(400, "a message needs text or attachments")
-    return _say(world, person, content, at_ms=_time(world, wish), window_ms=_window(world, content))
+    at_ms = _time(world, wish)
+    return _say(world, person, content, at_ms=at_ms, window=_opened_by_message(world, person, at_ms, content))
 
 
 def tap(world: World, person: Person, wish: Json) -> Act:
@@ -43,7 +44,8 @@ def tap(world: World, person: Person, wish: Json) -> Act:
         if (title := postback_buttons(message.content).get(payload)) is not None:
             return _postback(world, person, at_ms, title, payload)
         if (title := quick_replies(message.content).get(payload)) is not None:
-            return _say(world, person, {"text": title}, at_ms=at_ms, quick_reply=payload)
+            window = _opened(person, at_ms, "a tap on a quick reply")
+            return _say(world, person, {"text": title}, at_ms=at_ms, window=window, quick_reply=payload)
     raise Mistake(409, "that message has no button or quick reply with that payload")
 
 
@@ -67,8 +69,7 @@ def notify_me(world: World, person: Person, wish: Json) -> Act:
     message.tapped = True
     world.tokens[token.text] = token
     person.tokens.append(token)
-    if world.settings.notify_me_opens_window:
-        person.open_window(at_ms)
+    window = _after_notify_me(world, person, at_ms)
     payload = message.content["attachment"]["payload"]["payload"]
     event = events.opt_in(person, at_ms, payload, token.text)
     standby = person.thread_owner is ThreadOwner.OTHER and world.settings.optins_in_standby
@@ -80,8 +81,10 @@ def notify_me(world: World, person: Person, wish: Json) -> Act:
         mid=message.mid,
         token_id=token.id,
         payload=payload,
+        window=window,
     )
-    return Act(webhook=world.outbox.post(replace(event, standby=standby)), token_id=token.id)
+    told = replace(event, standby=standby, window=window)
+    return Act(webhook=world.outbox.post(told), token_id=token.id)
 
 
 def react(world: World, person: Person, wish: Json) -> Act:
@@ -96,9 +99,12 @@ def react(world: World, person: Person, wish: Json) -> Act:
     else:
         raise Mistake(400, "action must be react or unreact")
     at_ms = _time(world, wish)
-    if action == "react":
-        person.open_window(at_ms)
-    event = events.reaction(person, at_ms, told)
+    window = (
+        _opened(person, at_ms, "a reaction")
+        if action == "react"
+        else _left("taking a reaction back does not open the window (SEND)")
+    )
+    event = replace(events.reaction(person, at_ms, told), window=window)
     return _act(world, person, action, event, mid=message.mid, reactions=list(message.reactions))
 
 
@@ -107,13 +113,16 @@ def refer(world: World, person: Person, wish: Json) -> Act:
     told = {"source": "SHORTLINK", "type": "OPEN_THREAD"}
     told.update({name: wish[name] for name in ("ref", "source", "type") if wish.get(name) is not None})
     at_ms = _time(world, wish)
-    person.open_window(at_ms)
-    return _act(world, person, "referral", events.referral(person, at_ms, told), ref=told.get("ref"))
+    window = _opened(person, at_ms, "an m.me link into the thread")
+    event = replace(events.referral(person, at_ms, told), window=window)
+    return _act(world, person, "referral", event, ref=told.get("ref"))
 
 
 def read(world: World, person: Person, wish: Json) -> Act:
     """The person looks at the thread; this does not open the window (SEND)."""
-    return _act(world, person, "read", events.read(person, _time(world, wish)))
+    window = _left("reading does not open the window (SEND)")
+    event = replace(events.read(person, _time(world, wish)), window=window)
+    return _act(world, person, "read", event)
 
 
 def _say(
@@ -122,14 +131,13 @@ def _say(
     content: Json,
     *,
     at_ms: int,
-    window_ms: int = WINDOW_MS,
+    window: Json,
     quick_reply: str | None = None,
 ) -> Act:
     message = Message(mid=new_mid(), at_ms=at_ms, direction=Direction.IN, content=content)
     person.keep(message)
-    person.open_window(at_ms, window_ms)
     person.last_message_ms = max(at_ms, person.last_message_ms or 0)
-    event = events.message(person, message, quick_reply)
+    event = replace(events.message(person, message, quick_reply), window=window)
     did = "message" if quick_reply is None else "quick_reply"
     return _act(world, person, did, event, mid=message.mid, message=content)
 
@@ -138,8 +146,8 @@ def _postback(world: World, person: Person, at_ms: int, title: str, payload: str
     """A tap on a button: shown as a bubble with the button's title."""
     mid, content = new_mid(), {"text": title}
     person.keep(Message(mid=mid, at_ms=at_ms, direction=Direction.IN, content=content))
-    person.open_window(at_ms)
-    event = events.postback(person, at_ms, mid, title, payload)
+    window = _opened(person, at_ms, "a tap on a button")
+    event = replace(events.postback(person, at_ms, mid, title, payload), window=window)
     return _act(world, person, "postback", event, mid=mid, message=content)
 
 
@@ -154,7 +162,7 @@ def _act(
         did=did,
         mid=mid,
         timestamp=event.body["timestamp"],
-        window_until=person.window_until_ms / 1000,
+        window=event.window,
         **facts,
     )
     standby = person.thread_owner is ThreadOwner.OTHER
@@ -168,12 +176,36 @@ def _message(person: Person, wish: Json) -> Message:
     return message
 
 
-def _window(world: World, content: Json) -> int:
+# What becomes of the window, for the journal: the rule and, where the act opens it, until when.
+
+
+def _opened(
+    person: Person, at_ms: int, what: str, length_ms: int = WINDOW_MS, source: str = " (SEND)"
+) -> Json:
+    """Open the window. `until` is the window's end, which another act may have set later."""
+    person.open_window(at_ms, length_ms)
+    rule = f"{what} opens the window for {length_ms // HOUR_MS} hours{source}"
+    return {"rule": rule, "until": person.window_until_ms / 1000}
+
+
+def _opened_by_message(world: World, person: Person, at_ms: int, content: Json) -> Json:
     """POLICY: the first message after a click-to-Messenger ad may open the window for up to 7 days."""
     referral = content.get("referral")
     if isinstance(referral, dict) and referral.get("source") == "ADS":
-        return world.settings.ad_window_days * DAY_MS
-    return WINDOW_MS
+        length_ms = world.settings.ad_window_days * DAY_MS
+        return _opened(person, at_ms, "a message after an ad", length_ms, " (POLICY)")
+    return _opened(person, at_ms, "a message")
+
+
+def _after_notify_me(world: World, person: Person, at_ms: int) -> Json:
+    """FAQ: Notify Me is not among the actions that open the window. That it opens none is our reading of it."""
+    if world.settings.notify_me_opens_window:
+        return _opened(person, at_ms, "setting notify_me_opens_window: a tap on Notify Me", source="")
+    return _left("a tap on Notify Me is not on the list of actions that open the window (FAQ)")
+
+
+def _left(rule: str) -> Json:
+    return {"rule": rule}
 
 
 def _time(world: World, wish: Json) -> int:

@@ -10,13 +10,17 @@ from simulator.people import Json, Message, Person, token_id
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One event on its way to the bot. `field` is the subscription it belongs to."""
+    """One event on its way to the bot. `field` is the subscription it belongs to.
+
+    `window`: what the act did to the messaging window, for the journal; the bot is not told.
+    """
 
     page_id: str
     psid: str
     field: str
     body: Json
     standby: bool = False
+    window: Json | None = None
 
     def journalled(self) -> Json:
         """The event without its credential, for the journal."""

@@ -255,6 +255,7 @@ class Outbox:
             ms=round(seconds * 1000, 1),
             fields=[event.field for event in parcel.events],
             events=[event.journalled() for event in parcel.events],
+            windows=[event.window for event in parcel.events if event.window] or None,
         )
 
     def _try_again(self, parcel: Parcel) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from datetime import datetime, timezone
 
 import pytest
 import pytest_asyncio
@@ -133,7 +134,9 @@ async def test_notify_me_can_be_tapped_once(chat: Chat) -> None:
     button = card.get_by_role("button", name="You will be notified")
     await expect(button).to_be_disabled()
     await expect(chat.page.locator("#window")).to_contain_text("1 permission for one message")
-    await expect(chat.wire("opt-in by Notify Me")).to_contain_text("payload otn:restock-canvas-backpack")
+    told = chat.wire("opt-in by Notify Me")
+    await expect(told).to_contain_text("payload otn:restock-canvas-backpack")
+    await expect(told).to_contain_text("not on the list of actions that open the window (FAQ)")
     assert len(chat.world.tokens) == 1
 
 
@@ -408,6 +411,22 @@ async def test_a_line_of_the_wire_opens_to_its_json_without_a_secret(chat: Chat)
     for secret in (chat.shop.token, PAGE_TOKEN, chat.world.config.app_secret, chat.world.config.verify_token):
         assert secret
         assert secret not in whole
+
+
+async def test_the_wire_says_until_when_an_act_opens_the_window(browser: Browser) -> None:
+    begun = datetime(2027, 3, 1, 12, 0, tzinfo=timezone.utc).timestamp()
+    async with open_chat(browser, wall=lambda: begun, timezone_id="UTC") as chat:
+        await chat.write("hello")
+        await chat.page.get_by_role("button", name="Acts").click()
+        rule = "a message opens the window for 24 hours (SEND): open until Tue 2 Mar, 12:00"
+        for line in ("Webhook: message", "wrote"):
+            await expect(chat.wire(line)).to_contain_text(rule)
+
+        ben = chat.world.add_person({"first_name": "Ben"}).psid
+        late = {"text": "late", "timestamp": int((begun - 2 * 86400) * 1000)}
+        await chat.page.request.post(f"{chat.url}/simulator/people/{ben}/message", data=late)
+        await chat.page.get_by_label("Whose").first.select_option("Everybody")
+        await expect(chat.wire("“late”").first).to_contain_text("closed since Sun 28 Feb, 12:00")
 
 
 async def test_the_wire_is_filtered_by_person_and_kind(chat: Chat) -> None:

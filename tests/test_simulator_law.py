@@ -88,6 +88,46 @@ async def test_what_opens_the_window(stage: Stage, act: str, wish: dict[str, obj
     assert ((await stage.send({"id": psid}, HELLO)).status == 200) is opens
 
 
+async def test_the_journal_says_what_each_act_did_to_the_window(stage: Stage) -> None:
+    psid = await stage.friend()
+    asked = [(await stage.ask(psid)).body["message_id"] for _ in range(2)]
+    stage.pass_time(60)
+    now, day_ago_ms = stage.wall(), int((stage.wall() - DAY) * 1000)
+
+    await stage.do(psid, "postback", payload="start")
+    await stage.do(psid, "referral", ref="poster")
+    await stage.do(psid, "reaction", mid=asked[0])
+    await stage.do(psid, "reaction", mid=asked[0], action="unreact")
+    await stage.do(psid, "read")
+    await stage.do(psid, "notify-me", mid=asked[0])
+    await stage.settings(notify_me_opens_window=True)
+    await stage.do(psid, "notify-me", mid=asked[1])
+    await stage.do(psid, "message", text="late", timestamp=day_ago_ms)
+    await stage.do(psid, "message", text="hi", referral={"source": "ADS"})
+
+    done = [entry["window"] for entry in stage.world.journal.entries(Kind.PERSON)]
+    assert done == [
+        {"rule": "a message opens the window for 24 hours (SEND)", "until": now - 60 + DAY},
+        {"rule": "a tap on a button opens the window for 24 hours (SEND)", "until": now + DAY},
+        {"rule": "an m.me link into the thread opens the window for 24 hours (SEND)", "until": now + DAY},
+        {"rule": "a reaction opens the window for 24 hours (SEND)", "until": now + DAY},
+        {"rule": "taking a reaction back does not open the window (SEND)"},
+        {"rule": "reading does not open the window (SEND)"},
+        {"rule": "a tap on Notify Me is not on the list of actions that open the window (FAQ)"},
+        {
+            "rule": "setting notify_me_opens_window: a tap on Notify Me opens the window for 24 hours",
+            "until": now + DAY,
+        },
+        {"rule": "a message opens the window for 24 hours (SEND)", "until": now + DAY},
+        {"rule": "a message after an ad opens the window for 168 hours (POLICY)", "until": now + 7 * DAY},
+    ]
+    told = [
+        window for entry in stage.world.journal.entries(Kind.WEBHOOK) for window in entry.get("windows", [])
+    ]
+    assert sorted(told, key=str) == sorted(done, key=str)
+    assert "opens the window" not in str([webhook.raw for webhook in stage.bot.received])
+
+
 async def test_taps_on_buttons_and_quick_replies_open_the_window(stage: Stage) -> None:
     psid = await stage.friend()
     buttons = [{"type": "postback", "title": "Yes", "payload": "yes"}]

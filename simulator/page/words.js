@@ -2,7 +2,7 @@
 
 import { FAULTS } from "./fault-texts.js";
 import { preview } from "./events.js";
-import { offsetInWords, span } from "./time.js";
+import { moment, offsetInWords, span } from "./time.js";
 
 /** The groups that can be shown or hidden. */
 export const GROUPS = [
@@ -61,9 +61,20 @@ function webhook(entry) {
 function answerOf(entry) {
   const attempt = entry.attempt > 1 ? `, attempt ${entry.attempt}` : "";
   if (entry.given_up) return { outcome: "given up", tone: "bad", rule: entry.given_up };
-  if (entry.status === 200) return { outcome: `200${entry.ms === undefined ? "" : ` in ${Math.round(entry.ms)} ms`}${attempt}`, tone: "good" };
+  if (entry.status === 200) return { outcome: `200${entry.ms === undefined ? "" : ` in ${Math.round(entry.ms)} ms`}${attempt}`, tone: "good", rule: windowWords(entry) };
   if (entry.status) return { outcome: `${entry.status}${attempt}`, tone: "bad", rule: "only 200 counts: Messenger tries again (HOOKS)" };
   return { outcome: `no answer${attempt}`, tone: "bad", rule: `${entry.note}: Messenger tries again (HOOKS)` };
+}
+
+/** What the acts that an entry tells of did to the messaging window. */
+function windowWords(entry) {
+  const windows = entry.windows ?? (entry.window ? [entry.window] : []);
+  return [...new Set(windows.map((window) => windowRule(window, entry.at)))].join(" · ");
+}
+
+function windowRule({ rule, until }, now) {
+  if (until === undefined) return rule;
+  return `${rule}: ${until > now ? "open until" : "closed since"} ${moment(until, "short")}`;
 }
 
 function eventName(event) {
@@ -118,7 +129,7 @@ function sendName(entry) {
 
 function person(entry) {
   const what = entry.did === "message" || entry.did === "quick_reply" ? quoted(preview(entry.message ?? {})) : entry.payload ?? "";
-  return { way: "here", group: "acts", title: ACTS[entry.did] ?? entry.did, said: what };
+  return { way: "here", group: "acts", title: ACTS[entry.did] ?? entry.did, said: what, rule: windowWords(entry) };
 }
 
 function clock(entry) {
