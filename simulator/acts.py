@@ -109,7 +109,13 @@ def react(world: World, person: Person, wish: Json) -> Act:
 
 
 def refer(world: World, person: Person, wish: Json) -> Act:
-    """The person follows an m.me link into the thread, which opens the window (SEND)."""
+    """The person follows an m.me link into an existing thread, which opens the window (SEND)."""
+    if not person.thread and person.last_message_ms is None:
+        raise Mistake(
+            409,
+            "there is no thread with the Page yet, and an m.me link opens the window only in an existing one: "
+            "write first, or tap Get Started",
+        )
     told = {"source": "SHORTLINK", "type": "OPEN_THREAD"}
     told.update({name: wish[name] for name in ("ref", "source", "type") if wish.get(name) is not None})
     at_ms = _time(world, wish)

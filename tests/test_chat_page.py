@@ -397,6 +397,18 @@ async def test_pictures_likes_links_and_get_started(chat: Chat) -> None:
     await expect(chat.wire("Webhook: referral")).to_contain_text("ref autumn")
 
 
+async def test_an_m_me_link_of_somebody_who_never_wrote_is_refused_in_words(chat: Chat) -> None:
+    page = chat.page
+    await page.get_by_role("button", name="What else this person can do").click()
+    await page.get_by_role("button", name="Follow").click()
+
+    told = page.get_by_role("alert").filter(has_text="there is no thread with the Page yet")
+    await expect(told).to_contain_text("write first, or tap Get Started")
+    await expect(page.locator("#window")).to_contain_text("Demo Shop may not write before Ada does")
+    assert all("409" in text for text in chat.complaints)
+    chat.complaints.clear()
+
+
 # Beside the chat
 
 

@@ -128,6 +128,23 @@ async def test_the_journal_says_what_each_act_did_to_the_window(stage: Stage) ->
     assert "opens the window" not in str([webhook.raw for webhook in stage.bot.received])
 
 
+async def test_an_m_me_link_opens_nothing_where_there_is_no_thread(stage: Stage) -> None:
+    psid = await stage.person()
+
+    refused = await stage.do(psid, "referral", ref="poster")
+
+    assert (refused.status, refused.body["error"].split(",")[0]) == (
+        409,
+        "there is no thread with the Page yet",
+    )
+    assert stage.bot.received == []
+    assert (await stage.send({"id": psid}, HELLO)).error == "10/2018278"
+    for known in (await stage.friend(), await stage.person(wrote=True)):
+        stage.pass_time(DAY)
+        assert (await stage.do(known, "referral", ref="poster")).status == 200
+        assert (await stage.send({"id": known}, HELLO)).status == 200
+
+
 async def test_taps_on_buttons_and_quick_replies_open_the_window(stage: Stage) -> None:
     psid = await stage.friend()
     buttons = [{"type": "postback", "title": "Yes", "payload": "yes"}]
