@@ -148,7 +148,13 @@ class Control:
         status, answer = await self._world.outbox.send_raw(text.encode("utf-8", "surrogatepass"), signature)
         sent = _redact(wish["body"]) if "body" in wish else f"{len(text)} characters"
         self._world.journal.add(
-            Kind.WEBHOOK, by_hand=True, signature=signature, status=status, body=sent, attempt=1
+            Kind.WEBHOOK,
+            by_hand=True,
+            signature=signature,
+            status=status,
+            note=answer if status is None else None,
+            body=sent,
+            attempt=1,
         )
         return web.json_response({"status": status, "text": answer})
 

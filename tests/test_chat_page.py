@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
@@ -423,6 +424,19 @@ async def test_a_line_of_the_wire_opens_to_its_json_without_a_secret(chat: Chat)
     for secret in (chat.shop.token, PAGE_TOKEN, chat.world.config.app_secret, chat.world.config.verify_token):
         assert secret
         assert secret not in whole
+
+
+async def test_a_webhook_by_hand_is_not_said_to_be_repeated(chat: Chat) -> None:
+    sent = {"data": {"body": {"object": "page", "entry": []}}}
+    chat.shop.status = 403
+    await chat.page.request.post(f"{chat.url}/simulator/webhook", **sent)
+    by_hand = chat.wire("Webhook: sent by hand")
+    await expect(by_hand).to_contain_text("only 200 counts: sent by hand, it is not repeated")
+
+    chat.world.config = replace(chat.world.config, webhook_url="http://127.0.0.1:9/webhook")
+    await chat.page.request.post(f"{chat.url}/simulator/webhook", **sent)
+    await expect(by_hand.last).to_contain_text("the bot cannot be reached")
+    await expect(by_hand.last).to_contain_text("sent by hand, it is not repeated")
 
 
 async def test_the_wire_says_until_when_an_act_opens_the_window(browser: Browser) -> None:

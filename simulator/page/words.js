@@ -60,10 +60,11 @@ function webhook(entry) {
 
 function answerOf(entry) {
   const attempt = entry.attempt > 1 ? `, attempt ${entry.attempt}` : "";
+  const next = entry.by_hand ? "sent by hand, it is not repeated" : "Messenger tries again (HOOKS)";
   if (entry.given_up) return { outcome: "given up", tone: "bad", rule: entry.given_up };
   if (entry.status === 200) return { outcome: `200${entry.ms === undefined ? "" : ` in ${Math.round(entry.ms)} ms`}${attempt}`, tone: "good", rule: windowWords(entry) };
-  if (entry.status) return { outcome: `${entry.status}${attempt}`, tone: "bad", rule: "only 200 counts: Messenger tries again (HOOKS)" };
-  return { outcome: `no answer${attempt}`, tone: "bad", rule: `${entry.note}: Messenger tries again (HOOKS)` };
+  if (entry.status) return { outcome: `${entry.status}${attempt}`, tone: "bad", rule: `only 200 counts: ${next}` };
+  return { outcome: `no answer${attempt}`, tone: "bad", rule: `${entry.note}: ${next}` };
 }
 
 /** What the acts that an entry tells of did to the messaging window. */
