@@ -548,6 +548,31 @@ async def test_an_answer_is_chosen_where_nobody_knows(chat: Chat) -> None:
     chat.complaints.clear()
 
 
+@pytest.mark.parametrize(
+    ("label", "typed", "told"),
+    [
+        ("Calls in a second, real time", "", "takes a number"),
+        ("Calls in a second, real time", "many", "takes a number"),
+        ("Seconds between attempts", "", "takes numbers with commas between them"),
+        ("Seconds between attempts", "1, , 2", "takes numbers with commas between them"),
+    ],
+)
+async def test_a_number_that_is_none_is_refused_in_words(
+    chat: Chat, label: str, typed: str, told: str
+) -> None:
+    before = chat.world.settings
+    await chat.view("Unknowns")
+    field = chat.page.get_by_label(label)
+    shown = await field.input_value()
+
+    await field.fill(typed)
+    await field.press("Tab")
+
+    await expect(chat.page.get_by_role("alert").filter(has_text=f"“{label}” {told}.")).to_be_visible()
+    await expect(field).to_have_value(shown)
+    assert chat.world.settings == before
+
+
 # When something is not as it should be
 
 

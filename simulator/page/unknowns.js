@@ -1,5 +1,6 @@
 // What nobody outside Meta knows: each question with an answer to choose.
 
+import { Problem } from "./api.js";
 import { byId, h, say, toggle } from "./dom.js";
 import { complain } from "./notice.js";
 import { GROUPS } from "./unknown-texts.js";
@@ -43,20 +44,29 @@ function field(name, label, value, change) {
     if (document.activeElement === input) return; // somebody is typing
     input.value = inWords(now);
   };
-  input.addEventListener("change", () => {
-    change(parse(input.value, value)).catch((error) => {
+  input.addEventListener("change", async () => {
+    try {
+      await change(parse(label, input.value, value));
+    } catch (error) {
       complain(error);
       input.value = inWords(current);
-    });
+    }
   });
   return { element: h("label", { class: "field" }, h("span", {}, label), input), show };
 }
 
 const inWords = (value) => (Array.isArray(value) ? value.join(", ") : String(value));
 
-function parse(text, like) {
-  if (Array.isArray(like)) return text.split(",").map((part) => Number(part));
-  return typeof like === "number" ? Number(text) : text.trim();
+/** What was typed, of the sort that the setting is. Throws Problem: an empty field is no number, not even 0. */
+function parse(label, text, like) {
+  if (Array.isArray(like)) return text.split(",").map((part) => numberIn(part, `“${label}” takes numbers with commas between them.`));
+  return typeof like === "number" ? numberIn(text, `“${label}” takes a number.`) : text.trim();
+}
+
+function numberIn(text, otherwise) {
+  const number = Number(text);
+  if (!text.trim() || !Number.isFinite(number)) throw new Problem(otherwise);
+  return number;
 }
 
 function showCount(model) {
