@@ -15,7 +15,7 @@ from simulator.events import redacted
 from simulator.faults import BadFault
 from simulator.journal import Filter, Kind
 from simulator.people import PROFILE_FIELDS, Json, Person, ThreadOwner
-from simulator.settings import BadSettings
+from simulator.settings import BadSettings, Settings
 from simulator.world import Mistake, World
 
 LONGEST_WAIT_SECONDS = 30.0
@@ -54,6 +54,7 @@ class Control:
             ("GET", "/journal", self.journal),
             ("GET", "/settings", self.show_settings),
             ("PATCH", "/settings", self.change_settings),
+            ("GET", "/settings/defaults", self.show_default_settings),
             ("GET", "/faults", self.list_faults),
             ("POST", "/faults", self.add_fault),
             ("DELETE", "/faults", self.remove_faults),
@@ -192,6 +193,10 @@ class Control:
     async def show_settings(self, request: web.Request) -> web.Response:
         """Every setting."""
         return web.json_response(self._world.settings.as_json())
+
+    async def show_default_settings(self, request: web.Request) -> web.Response:
+        """Every setting as it is at the start and after a reset."""
+        return web.json_response(Settings().as_json())
 
     async def change_settings(self, request: web.Request) -> web.Response:
         """Change some settings; all or none."""

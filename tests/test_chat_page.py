@@ -536,6 +536,10 @@ async def test_an_answer_is_chosen_where_nobody_knows(chat: Chat) -> None:
     await code.fill("10/2018065")
     await code.press("Tab")
     await expect(page.get_by_role("button", name=re.compile("Unknowns"))).to_contain_text("2")
+    await page.reload()
+    await expect(page.get_by_role("button", name=re.compile("Unknowns"))).to_contain_text("2")
+    await chat.view("Unknowns")
+    await expect(switch).to_be_checked()
     assert chat.world.settings.notify_me_opens_window is True
     assert chat.world.settings.used_token_error == "10/2018065"
 

@@ -304,7 +304,9 @@ async def test_reset_forgets_everything_but_the_time(stage: Stage) -> None:
 
     stats = (await stage.call("GET", "/simulator/stats")).body
     assert (stats["people"], stats["tokens_issued"], stats["delivered"]) == (0, 0, 0)
-    assert (await stage.call("GET", "/simulator/settings")).body["echoes"] is True
+    settings = (await stage.call("GET", "/simulator/settings")).body
+    assert settings["echoes"] is True
+    assert settings == (await stage.call("GET", "/simulator/settings/defaults")).body
     assert (await stage.call("GET", "/simulator/faults")).body == []
     assert (await stage.call("GET", "/simulator/clock")).body["offset"] == 60
     assert (await stage.call("GET", "/simulator/journal")).body["entries"] == []

@@ -1,18 +1,18 @@
 // What nobody outside Meta knows: each question with an answer to choose.
 
-import { Problem } from "./api.js";
+import { Problem, get } from "./api.js";
 import { byId, h, say, toggle } from "./dom.js";
 import { complain } from "./notice.js";
 import { GROUPS } from "./unknown-texts.js";
 
-let first = null; // the settings as they were when the page began to look: the defaults, most likely
+let defaults = null; // asked for once: a reload may find settings that were changed long ago
 
 export function start(model, store) {
   const rows = new Map();
   model.on("settings", () => {
     if (!rows.size) build(model, store, rows);
     for (const [name, show] of rows) show(model.settings[name]);
-    showCount(model);
+    showCount(model).catch(complain);
   });
 }
 
@@ -69,9 +69,9 @@ function numberIn(text, otherwise) {
   return number;
 }
 
-function showCount(model) {
-  first ??= model.settings;
-  const changed = Object.keys(model.settings).filter((name) => String(model.settings[name]) !== String(first[name])).length;
+async function showCount(model) {
+  defaults ??= await get("/settings/defaults");
+  const changed = Object.keys(model.settings).filter((name) => String(model.settings[name]) !== String(defaults[name])).length;
   byId("unknowns-badge").hidden = !changed;
   say(byId("unknowns-badge"), String(changed));
 }
