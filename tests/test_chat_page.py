@@ -233,7 +233,8 @@ async def test_the_panel_says_what_time_moves_and_what_not(chat: Chat) -> None:
     page = chat.page
     await page.get_by_role("button", name="Simulated time").click()
     panel = page.get_by_role("dialog", name="Let time pass")
-    await expect(panel).to_contain_text("own session expiry, rate limits and leases")
+    await expect(panel).to_contain_text("how long it pauses after too many calls")
+    await expect(panel).to_contain_text("own session expiry, how many calls a second allows, leases")
     await expect(panel).to_contain_text("OTN_CLOCK_FILE is not set")
     for skip, offset in (("Skip 1 hour", "+1 h"), ("Skip 8 days", "+8 days"), ("Skip a year", "+374 days")):
         await panel.get_by_role("button", name=skip).click()
