@@ -1041,12 +1041,14 @@ async def test_a_narrow_window_shows_the_chat_first(browser: Browser) -> None:
         await chat.shop.follow_up()
         await chat.shop.follow_up()
         wire = page.get_by_role("navigation", name="Views").get_by_role("button", name=re.compile("Wire"))
-        await expect(wire).to_have_text("Wire1")
+        await expect(wire).to_have_accessible_name("Wire 1 went wrong and not seen yet")
+        await expect(page.get_by_role("heading", name="Messenger on this machine")).to_have_count(1)
 
         await wire.tap()
 
         await expect(chat.wire("the token was used: one token, one message (OTN)")).to_be_in_viewport()
         await expect(page.locator("#wire-badge")).to_be_hidden()
+        await expect(wire).to_have_accessible_name("Wire")
         await expect(page.get_by_label("Message", exact=True)).to_be_hidden()
 
 
