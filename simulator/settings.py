@@ -57,9 +57,10 @@ class Settings:
     batch_size: int = 1
     batch_wait: float = 0.05
     # HOOKS: hard time-out 20 s, failing deliveries are repeated at once and then less and less often,
-    # after an hour of failures the app is unsubscribed. Meta's back-off is unknown. Seconds of real time.
+    # after an hour of failures the app is unsubscribed. Meta's back-off is unknown; here it lasts as long, so that
+    # a bot that is started late still hears what was said. Seconds of real time.
     webhook_timeout: float = 20.0
-    retry_delays: tuple[float, ...] = (0.0, 0.5, 1, 2, 4, 8, 15, 30, 30, 30, 60, 60)
+    retry_delays: tuple[float, ...] = (0.0, 0.5, 1, 2, 4, 8, 15, 30, 30, 30, *[60] * 13, *[120] * 23)
     unsubscribe_after: float = 3600.0
 
     def changed(self, changes: Mapping[str, Any]) -> Settings:

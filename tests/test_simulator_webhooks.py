@@ -7,12 +7,14 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator
+from itertools import accumulate
 from typing import Any
 
 import pytest
 
 from simulator.config import APP_ID
 from simulator.journal import Filter, Kind
+from simulator.settings import Settings
 from simulator.testing import APP_SECRET, VERIFY_TOKEN, Stage, on_stage
 
 HELLO = {"text": "hello"}
@@ -214,6 +216,17 @@ async def test_a_reset_ends_repetition_even_of_what_is_on_its_way(stage: Stage) 
     await stage.do(await stage.person(), "message", text="after")
 
     assert [event["message"]["text"] for event in stage.bot.events("message")] == ["before", "after"]
+
+
+def test_by_default_attempts_go_on_less_and_less_often_until_the_app_is_unsubscribed() -> None:
+    settings = Settings()
+    delays = settings.retry_delays
+    attempts = list(accumulate(delays))
+
+    assert list(delays) == sorted(delays)
+    assert attempts[-1] >= settings.unsubscribe_after
+    assert len([at for at in attempts if at <= 60]) >= 7
+    assert max(delay for delay, at in zip(delays, attempts, strict=True) if at <= 15 * 60) <= 60
 
 
 async def test_after_an_hour_of_failures_the_app_is_unsubscribed(stage: Stage) -> None:
