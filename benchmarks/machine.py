@@ -57,8 +57,8 @@ def description() -> str:
 
 
 def _how_built() -> str:
-    """A Python as pyenv builds it takes up to twice as long for a loop, and a tenth longer for a turn of Rasa's, than one
-    built with profiles. Debian's makers run the profiles themselves.
+    """A Python as pyenv builds it takes up to twice as long for a loop as one built with profiles, and a tenth longer
+    for a turn of Rasa's. Debian's makers run the profiles themselves.
     """
     options = sysconfig.get_config_var("CONFIG_ARGS") or ""
     return "" if "--enable-optimizations" in options else " (built without --enable-optimizations)"
