@@ -15,7 +15,7 @@ from otn.clock import clock, system_now
 from otn.errors import ConfigError, SendError, StoreUnavailable
 from otn.graph.protocol import GraphConfig, build_me, build_subscribed_apps, subscribed_fields
 from otn.graph.sync import SyncGraph
-from otn.policy import Reason, pause_of
+from otn.policy import Reason, pauses_of
 from otn.settings import ACTION_SERVER, EVERYTHING, Settings, is_loopback, load_settings
 from otn.store import Store, chunks, health, keys, migrate, pages, topics
 from otn.vault import Vault
@@ -286,12 +286,12 @@ def _paused_pages(app: App) -> Iterator[Finding]:
     with app.store.read() as tx:
         found = pages.every(tx)
     for page in found:
-        pause = pause_of(page, now)
-        if pause and pause.until is None:
-            yield _bad("page", f"{page.page_id} is paused: {pause.reason}", pause.todo(page.page_id))
-        elif pause:
-            found_out = f"{page.page_id} is paused for a while: {pause.reason}"
-            yield _doubtful("page", found_out, "nothing; it goes on by itself")
+        for pause in pauses_of(page, now):
+            if pause.until is None:
+                yield _bad("page", f"{page.page_id} is paused: {pause.reason}", pause.todo(page.page_id))
+            else:
+                found_out = f"{page.page_id} is paused for a while: {pause.reason}"
+                yield _doubtful("page", found_out, "nothing; it goes on by itself")
         if page.otn_denied_reason is not None:
             yield _doubtful(
                 "page",

@@ -17,7 +17,7 @@ from otn.graph.protocol import (
     subscribed_fields,
 )
 from otn.models import Page
-from otn.policy import Pause, pause_of
+from otn.policy import Pause, pauses_of
 from otn.settings import is_loopback
 from otn.store import Tx, audit, figures, pages
 from otn.store.figures import PageFigures
@@ -65,6 +65,7 @@ class PageStatus:
     missing_fields: tuple[str, ...]
     paused: Pause | None
     paused_by: str | None  # as far as it is on record
+    pauses: tuple[Pause, ...]  # `paused` and what lies below it
     otn_denied_reason: str | None
     figures: PageFigures
 
@@ -175,7 +176,8 @@ def _status(app: App, page_id: str | None, account: Account | None) -> PageStatu
     now = app.clock()
     with app.store.read() as tx:
         page = (pages.find(tx, page_id) if page_id else None) or Page(page_id=page_id or "")
-        pause = pause_of(page, now)
+        pauses = pauses_of(page, now)
+        pause = next(iter(pauses), None)
         paused_by = _who_paused(tx, page, pause)
         counted = figures.of_page(tx, page.page_id, now)
     fields = account.fields if account else None
@@ -186,6 +188,7 @@ def _status(app: App, page_id: str | None, account: Account | None) -> PageStatu
         missing_fields=missing_fields(app, fields) if fields is not None else (),
         paused=pause,
         paused_by=paused_by,
+        pauses=tuple(pauses),
         otn_denied_reason=page.otn_denied_reason,
         figures=counted,
     )
@@ -222,11 +225,9 @@ def _about_meta(status: PageStatus) -> Iterator[Concern]:
 
 def _about_us(status: PageStatus) -> Iterator[Concern]:
     page = status.page_id or "PAGE"
-    if status.paused is not None and status.paused.until is None:
-        yield Concern(
-            found=f"paused {status.paused.end}: {status.paused.reason}",
-            todo=status.paused.todo(page),
-        )
+    for pause in status.pauses:
+        if pause.until is None:
+            yield Concern(found=f"paused {pause.end}: {pause.reason}", todo=pause.todo(page))
     if status.otn_denied_reason is not None:
         yield Concern(
             found=f"no permission requests: {status.otn_denied_reason}",

@@ -193,17 +193,23 @@ class Pause(NamedTuple):
     def todo(self, page_id: str) -> str:
         """What somebody has to do to end it, where there is no time."""
         if self.by_webhook:
-            return "see in the Page's settings what Meta objects to; the Page goes on by itself once Meta unblocks it"
+            return "see in the Page's settings what Meta objects to; the block ends by itself once Meta unblocks it"
         return f"see to the reason, then `otn page resume {page_id}`"
 
 
 def pause_of(page: Page, now: datetime) -> Pause | None:
     """What keeps everything on this page now, if anything does: Meta's block (HOOKS) before a pause of ours."""
+    return next(iter(pauses_of(page, now)), None)
+
+
+def pauses_of(page: Page, now: datetime) -> list[Pause]:
+    """Everything that keeps this page now: each ends for itself."""
+    found = []
     if page.blocked_reason is not None:
-        return Pause(page.blocked_reason, None, by_webhook=True)
+        found.append(Pause(page.blocked_reason, None, by_webhook=True))
     if page.paused_reason is not None and (page.paused_until is None or now < page.paused_until):
-        return Pause(page.paused_reason, page.paused_until)
-    return None
+        found.append(Pause(page.paused_reason, page.paused_until))
+    return found
 
 
 def page_is_paused(page: Page, now: datetime) -> bool:

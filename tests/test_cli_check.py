@@ -281,7 +281,8 @@ def test_a_paused_page_fails_and_a_short_pause_warns(shop: Project, otn_: Comman
         pages.block(tx, shop.page_id, "Meta blocked the page: spam")
     code, checks = found(otn_, "--offline")
     assert (code, checks["page"][0]["verdict"]) == (1, "failed")
-    assert "goes on by itself" in checks["page"][0]["todo"]
+    assert "ends by itself" in checks["page"][0]["todo"]
+    assert "not valid any more" in checks["page"][1]["found"]
 
 
 @pytest.mark.parametrize(("seconds", "code", "word"), [(3, 0, "ok"), (30, 0, "warning"), (300, 1, "failed")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -380,14 +381,36 @@ def test_a_page_that_meta_blocked_is_resumed_by_meta_or_by_force(shop: Project, 
     assert "Meta blocked the page: spam" in otn_("page", "list").out
     status = otn_("page", "status", shop.page_id, "--json").json()[0]
     assert status["paused"] == {"reason": "Meta blocked the page: spam", "until": None, "who": "meta"}
-    assert "goes on by itself" in status["attention"][0]["todo"]
+    assert [each["found"] for each in status["attention"]] == [
+        "paused until Meta unblocks it: Meta blocked the page: spam",
+        "paused until it is resumed: Wrong price",
+    ]
     refused = otn_("send", "7007", "--topic", TOPIC, "--text", "It is back.", "--json").json()
     assert "until Meta unblocks it" in refused["sentence"]
     answer = otn_("page", "resume", shop.page_id)
     assert (answer.code, "--force" in answer.err) == (1, True)
+    (status,) = otn_("page", "status", shop.page_id, "--json").json()
+    assert [each["found"] for each in status["attention"]] == [
+        "paused until Meta unblocks it: Meta blocked the page: spam"
+    ]
     assert send(otn_) == 1
     assert otn_("page", "resume", shop.page_id, "--force").code == 0
     assert send(otn_) == 0
+
+
+def test_a_block_that_comes_while_a_page_is_resumed_stays(
+    shop: Project, otn_: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def block(app: Any, page: str) -> None:
+        with app.store.begin() as tx:
+            pages.block(tx, page, "Meta blocked the page: spam")
+
+    shop.person(permissions=1)
+    otn_("page", "pause", shop.page_id, "--reason", "Wrong price")
+    monkeypatch.setattr("otn.cli.page._probe", block)
+    answer = otn_("page", "resume", shop.page_id)
+    assert (answer.code, "--force" in answer.err) == (1, True)
+    assert send(otn_) == 1
 
 
 def test_the_token_of_another_page_resumes_nothing(shop: Project, otn_: CommandLine) -> None:

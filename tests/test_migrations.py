@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from otn.errors import ConfigError
-from otn.store import Store, migrate
+from otn.store import Store, contacts, migrate
 from otn.store.schema import metadata, page
 
 
@@ -98,6 +98,7 @@ def test_a_block_by_meta_gets_a_place_of_its_own_and_its_old_one_back(empty: Sto
         assert list(
             tx.execute(sa.select(page.c.page_id).where(page.c.blocked_reason.isnot(None))).scalars()
         ) == ["1"]
+        contacts.ensure(tx, "1", "7007", datetime(2026, 11, 1, tzinfo=timezone.utc))
         # Blocked while an operator's pause runs: in one place, the longer one stays.
         tx.execute(
             page.update().values(
@@ -158,7 +159,7 @@ def test_a_database_of_a_newer_version_is_left_alone(empty: Store) -> None:
     assert differences(empty) == []
 
 
-UPGRADE = "import sys; from otn.store import Store, migrate; migrate.upgrade(Store(sys.argv[1]))"
+UPGRADE = "import sys; from otn.store import Store, contacts, migrate; migrate.upgrade(Store(sys.argv[1]))"
 
 
 def test_processes_that_start_together_make_one_set_of_tables(empty: Store) -> None:

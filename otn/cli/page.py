@@ -139,7 +139,7 @@ def resume(
 ) -> None:
     """Let messages leave a Page again, once Meta has accepted its access token (GET /me).
 
-    A Page that Meta has blocked goes on by itself when Meta unblocks it; --force if Meta has, and we missed its word.
+    Meta's own block of a Page stays until Meta unblocks it; --force if Meta has, and we missed its word.
 
     \b
     Example:
@@ -149,16 +149,17 @@ def resume(
 
     with opened(context, to_send=True) as app:
         with app.store.read() as tx:
-            found = _known(pages.find(tx, page), page)
+            _known(pages.find(tx, page), page)
         if not force:
-            _require_unblocked(found)
             _probe(app, page)
         now = app.clock()
         with app.store.begin() as tx:
-            pages.resume(tx, page)
+            pages.resume(tx, page, unblock=force)
+            left = _known(pages.find(tx, page), page)
             audit.record(
                 tx, who=user(), action="page.resume", subject=page, now=now, details={"forced": force}
             )
+    _require_unblocked(left)
     say(f"Messages leave page {page} again.")
 
 
@@ -390,8 +391,8 @@ def _require_unblocked(page: models.Page) -> None:
 
     if page.blocked_reason is not None:
         raise InvalidMove(
-            f"{page.blocked_reason}. It goes on by itself when Meta unblocks it; if Meta has, and we missed its "
-            f"word: `otn page resume {page.page_id} --force`"
+            f"no pause of ours keeps page {page.page_id} any more, but {page.blocked_reason}: it goes on once Meta "
+            f"unblocks it; if Meta has, and we missed its word: `otn page resume {page.page_id} --force`"
         )
 
 

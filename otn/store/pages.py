@@ -75,12 +75,14 @@ def resume_after(tx: Tx, page_id: str, reasons: Sequence[str]) -> bool:
     return bool(tx.execute(ended.values(paused_reason=None, paused_until=None)).rowcount)
 
 
-def resume(tx: Tx, page_id: str) -> bool:
+def resume(tx: Tx, page_id: str, *, unblock: bool = True) -> bool:
     """Let messages leave the page again, permission requests included; False if there is no such page.
 
-    A block of Meta's ends too: ask first.
+    Without `unblock`, a block of Meta's stays, also one that was made a moment ago.
     """
-    cleared = dict.fromkeys(("paused_reason", "paused_until", "blocked_reason", "otn_denied_reason"))
+    cleared = dict.fromkeys(("paused_reason", "paused_until", "otn_denied_reason"))
+    if unblock:
+        cleared["blocked_reason"] = None
     return bool(tx.execute(page.update().where(page.c.page_id == page_id).values(**cleared)).rowcount)
 
 

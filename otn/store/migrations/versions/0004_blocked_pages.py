@@ -35,8 +35,8 @@ def downgrade() -> None:
     # One place for both again: the block is the longer one.
     back = {"paused_reason": _page.c.blocked_reason, "paused_until": None}
     op.execute(_page.update().where(_page.c.blocked_reason.isnot(None)).values(back))
-    with op.batch_alter_table("page") as batch:
-        batch.drop_column("blocked_reason")
+    # Not as a batch, which makes the table anew: on SQLite people and parts of broadcasts refer to it.
+    op.execute("ALTER TABLE page DROP COLUMN blocked_reason")
     _each_hot_table(f"RESET ({', '.join(_ROOM)})")
 
 
