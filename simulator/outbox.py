@@ -242,6 +242,8 @@ class Outbox:
             self._failing_since.pop(parcel.page_id, None)
         elif parcel.epoch == self._epoch:
             self._try_again(parcel)
+        else:
+            self._give_up(parcel, "the simulator was reset")
 
     def _note(self, parcel: Parcel, status: int | None, note: str | None, seconds: float) -> None:
         self._state.journal.add(

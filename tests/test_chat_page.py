@@ -219,7 +219,7 @@ async def test_many_people_are_asked_for_at_once(chat: Chat) -> None:
     async with chat.page.expect_response("**/simulator/people"):
         await asyncio.gather(*[chat.shop.send({"id": person.psid}, {"text": "news"}) for person in people])
 
-    assert len(asked) < 10
+    assert len(asked) < len(people)
 
 
 async def _skip(page: Tab, name: str) -> None:

@@ -218,6 +218,20 @@ async def test_a_reset_ends_repetition_even_of_what_is_on_its_way(stage: Stage) 
     assert [event["message"]["text"] for event in stage.bot.events("message")] == ["before", "after"]
 
 
+async def test_what_fails_after_a_reset_is_given_up_in_so_many_words(stage: Stage) -> None:
+    stage.bot.silent = True
+    on_its_way = asyncio.ensure_future(stage.do(await stage.person(), "message", text="before"))
+    await stage.bot.until(lambda: len(stage.bot.received) == 1)
+    await stage.call("POST", "/simulator/reset")
+    stage.bot.answers.append(500)
+    stage.bot.silent = False
+    stage.bot.release()
+
+    await on_its_way
+
+    assert await journalled(stage, Kind.WEBHOOK, given_up="the simulator was reset")
+
+
 def test_by_default_attempts_go_on_less_and_less_often_until_the_app_is_unsubscribed() -> None:
     settings = Settings()
     delays = settings.retry_delays
