@@ -63,11 +63,15 @@ class PageStatus:
     name: str | None
     account: Account | None
     missing_fields: tuple[str, ...]
-    paused: Pause | None
-    paused_by: str | None  # as far as it is on record
-    pauses: tuple[Pause, ...]  # `paused` and what lies below it
+    pauses: tuple[Pause, ...]
+    paused_by: str | None  # the first of them, as far as it is on record
     otn_denied_reason: str | None
     figures: PageFigures
+
+    @property
+    def paused(self) -> Pause | None:
+        """What keeps everything, before whatever else does."""
+        return next(iter(self.pauses), None)
 
     @property
     def concerns(self) -> list[Concern]:
@@ -177,8 +181,7 @@ def _status(app: App, page_id: str | None, account: Account | None) -> PageStatu
     with app.store.read() as tx:
         page = (pages.find(tx, page_id) if page_id else None) or Page(page_id=page_id or "")
         pauses = pauses_of(page, now)
-        pause = next(iter(pauses), None)
-        paused_by = _who_paused(tx, page, pause)
+        paused_by = _who_paused(tx, page, pauses[0]) if pauses else None
         counted = figures.of_page(tx, page.page_id, now)
     fields = account.fields if account else None
     return PageStatus(
@@ -186,18 +189,15 @@ def _status(app: App, page_id: str | None, account: Account | None) -> PageStatu
         name=(account.name if account else None) or page.name,
         account=account,
         missing_fields=missing_fields(app, fields) if fields is not None else (),
-        paused=pause,
-        paused_by=paused_by,
         pauses=tuple(pauses),
+        paused_by=paused_by,
         otn_denied_reason=page.otn_denied_reason,
         figures=counted,
     )
 
 
-def _who_paused(tx: Tx, page: Page, pause: Pause | None) -> str | None:
-    if pause is None or pause.by_webhook:
-        return pause and "meta"
-    return audit.who_paused(tx, page.page_id, pause.reason)
+def _who_paused(tx: Tx, page: Page, pause: Pause) -> str | None:
+    return "meta" if pause.by_webhook else audit.who_paused(tx, page.page_id, pause.reason)
 
 
 def _about_meta(status: PageStatus) -> Iterator[Concern]:

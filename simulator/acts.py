@@ -104,8 +104,8 @@ def react(world: World, person: Person, wish: Json) -> Act:
         if action == "react"
         else _left("taking a reaction back does not open the window (SEND)")
     )
-    event = replace(events.reaction(person, at_ms, told), window=window)
-    return _act(world, person, action, event, mid=message.mid, reactions=list(message.reactions))
+    event = events.reaction(person, at_ms, told)
+    return _act(world, person, action, event, window, mid=message.mid, reactions=list(message.reactions))
 
 
 def refer(world: World, person: Person, wish: Json) -> Act:
@@ -120,15 +120,14 @@ def refer(world: World, person: Person, wish: Json) -> Act:
     told.update({name: wish[name] for name in ("ref", "source", "type") if wish.get(name) is not None})
     at_ms = _time(world, wish)
     window = _opened(person, at_ms, "an m.me link into the thread")
-    event = replace(events.referral(person, at_ms, told), window=window)
-    return _act(world, person, "referral", event, ref=told.get("ref"))
+    event = events.referral(person, at_ms, told)
+    return _act(world, person, "referral", event, window, ref=told.get("ref"))
 
 
 def read(world: World, person: Person, wish: Json) -> Act:
     """The person looks at the thread; this does not open the window (SEND)."""
     window = _left("reading does not open the window (SEND)")
-    event = replace(events.read(person, _time(world, wish)), window=window)
-    return _act(world, person, "read", event)
+    return _act(world, person, "read", events.read(person, _time(world, wish)), window)
 
 
 def _say(
@@ -143,9 +142,9 @@ def _say(
     message = Message(mid=new_mid(), at_ms=at_ms, direction=Direction.IN, content=content)
     person.keep(message)
     person.last_message_ms = max(at_ms, person.last_message_ms or 0)
-    event = replace(events.message(person, message, quick_reply), window=window)
+    event = events.message(person, message, quick_reply)
     did = "message" if quick_reply is None else "quick_reply"
-    return _act(world, person, did, event, mid=message.mid, message=content)
+    return _act(world, person, did, event, window, mid=message.mid, message=content)
 
 
 def _postback(world: World, person: Person, at_ms: int, title: str, payload: str) -> Act:
@@ -153,12 +152,18 @@ def _postback(world: World, person: Person, at_ms: int, title: str, payload: str
     mid, content = new_mid(), {"text": title}
     person.keep(Message(mid=mid, at_ms=at_ms, direction=Direction.IN, content=content))
     window = _opened(person, at_ms, "a tap on a button")
-    event = replace(events.postback(person, at_ms, mid, title, payload), window=window)
-    return _act(world, person, "postback", event, mid=mid, message=content)
+    event = events.postback(person, at_ms, mid, title, payload)
+    return _act(world, person, "postback", event, window, mid=mid, message=content)
 
 
 def _act(
-    world: World, person: Person, did: str, event: Event, mid: str | None = None, **facts: object
+    world: World,
+    person: Person,
+    did: str,
+    event: Event,
+    window: Json,
+    mid: str | None = None,
+    **facts: object,
 ) -> Act:
     """Write down what was done, with `facts` that whoever shows the thread needs, and tell the bot."""
     world.journal.add(
@@ -168,11 +173,11 @@ def _act(
         did=did,
         mid=mid,
         timestamp=event.body["timestamp"],
-        window=event.window,
+        window=window,
         **facts,
     )
     standby = person.thread_owner is ThreadOwner.OTHER
-    return Act(webhook=world.outbox.post(replace(event, standby=standby)), mid=mid)
+    return Act(webhook=world.outbox.post(replace(event, standby=standby, window=window)), mid=mid)
 
 
 def _message(person: Person, wish: Json) -> Message:

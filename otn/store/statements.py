@@ -136,8 +136,7 @@ class Lookup:
 
 def made_of(kind: type[T], row: Sequence[Any]) -> T:
     """A dataclass from a Lookup's row: the values of its fields, in their order."""
-    fields = kind.__dataclass_fields__  # type: ignore[attr-defined] # mypy knows no bound for "a dataclass"
-    return kind(**dict(zip(fields, row, strict=True)))
+    return kind(**dict(zip(vars(kind)["__dataclass_fields__"], row, strict=True)))
 
 
 class Append:
