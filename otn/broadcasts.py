@@ -248,18 +248,27 @@ def halt(tx: Tx, broadcast_id: int, reason: str, now: datetime, *, who: str = "o
     return halted
 
 
-def retry(tx: Tx, broadcast_id: int, reasons: Collection[str], *, who: str, now: datetime) -> int:
-    """Queue those again that were refused or skipped for one of these reasons, up to ROWS; how many were.
+def parts_to_retry(tx: Tx, broadcast_id: int) -> list[list[int]]:
+    """The chunks that `retry` is for, so many as it looks through at once. Raises InvalidMove, NotFound."""
+    _retriable(tx, broadcast_id)
+    ended = chunks.to_retry(tx, broadcast_id)
+    return [
+        ended[first : first + chunks.CHUNKS_A_LOOK] for first in range(0, len(ended), chunks.CHUNKS_A_LOOK)
+    ]
 
-    Call it again, in a transaction of its own and with the same `now`, until it returns 0: who is refused again
-    meanwhile is not queued again. Raises InvalidMove, NotFound.
+
+def retry(
+    tx: Tx, broadcast_id: int, parts: Collection[int], reasons: Collection[str], *, who: str, now: datetime
+) -> int:
+    """Queue those again, of these chunks, who were refused or skipped for one of these reasons; how many were.
+
+    At most ROWS: call it again, in a transaction of its own and with the same `now`, until it returns 0. Whoever is
+    refused again meanwhile is not queued again. Raises InvalidMove, NotFound.
     """
     broadcasts.lock(tx, broadcast_id)
-    planned = broadcasts.get(tx, broadcast_id)
-    if planned.state not in (_S.FINISHED, _S.RUNNING, _S.PAUSED, _S.HALTED) or planned.frozen_at is None:
-        raise InvalidMove(f"broadcast {broadcast_id} is {planned.state.value}: there is nothing to try again")
+    planned = _retriable(tx, broadcast_id)
     total = 0
-    for page_id, delivery_ids in batches.to_retry(tx, broadcast_id, reasons, now, ROWS).items():
+    for page_id, delivery_ids in batches.to_retry(tx, parts, reasons, now, ROWS).items():
         chunk_id = chunks.with_room(tx, planned, page_id, now, len(delivery_ids))
         batches.requeue(tx, delivery_ids, chunk_id)
         chunks.set_size(tx, chunk_id)
@@ -269,6 +278,13 @@ def retry(tx: Tx, broadcast_id: int, reasons: Collection[str], *, who: str, now:
             _move(tx, broadcast_id, (_S.FINISHED,), _S.RUNNING, state_reason=None, finished_at=None)
         _record(tx, who, "retry", broadcast_id, now, number=total)
     return total
+
+
+def _retriable(tx: Tx, broadcast_id: int) -> Broadcast:
+    planned = broadcasts.get(tx, broadcast_id)
+    if planned.state not in (_S.FINISHED, _S.RUNNING, _S.PAUSED, _S.HALTED) or planned.frozen_at is None:
+        raise InvalidMove(f"broadcast {broadcast_id} is {planned.state.value}: there is nothing to try again")
+    return planned
 
 
 def _made_before(tx: Tx, key: str, plan: Plan) -> Broadcast:

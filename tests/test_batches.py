@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -46,6 +46,14 @@ def settle(store: Store, answers: Answers, now: datetime) -> list[Answered]:
                 state = settle_one(tx, attempt, answer, now).delivery.state
         found.append((answer, state))
     return found
+
+
+def try_again(tx: Tx, broadcast_id: int, reasons: Collection[str], now: datetime) -> int:
+    """As `otn broadcasts retry` does, in one transaction."""
+    return sum(
+        broadcasts.retry(tx, broadcast_id, parts, reasons, who="ann", now=now)
+        for parts in broadcasts.parts_to_retry(tx, broadcast_id)
+    )
 
 
 class Campaign:
@@ -142,7 +150,7 @@ def test_an_answer_that_comes_when_all_is_over_leaves_nobody_queued_for_ever(mak
     playing.settle([(attempt, Unreachable("stood still; nothing was sent"))])
     assert playing.counts() == {"refused": 1}
     with playing.store.begin() as tx:
-        assert broadcasts.retry(tx, playing.id, ["unreachable"], who="ann", now=playing.now) == 1
+        assert try_again(tx, playing.id, ["unreachable"], playing.now) == 1
     playing.send(YES)
     playing.end()
     assert (playing.planned.state.value, playing.counts()) == ("finished", {"sent": 1})
@@ -281,7 +289,7 @@ def test_an_end_waits_for_whoever_queues_somebody_again(make: Make) -> None:
     playing.release(job)
     ending = threading.Thread(target=playing.end)
     with playing.store.begin() as tx:
-        assert broadcasts.retry(tx, playing.id, ["cannot_receive_now"], who="ann", now=playing.now) == 1
+        assert try_again(tx, playing.id, ["cannot_receive_now"], playing.now) == 1
         ending.start()
         ending.join(0.2)  # it waits, or it has looked too early
     ending.join(10)
@@ -297,12 +305,36 @@ def test_who_is_tried_again_does_not_get_a_chunk_alone(make: Make, monkeypatch: 
     monkeypatch.setattr(broadcasts, "ROWS", 1)
     for _ in range(3):
         with playing.store.begin() as tx:
-            assert broadcasts.retry(tx, playing.id, ["cannot_receive_now"], who="ann", now=playing.now) == 1
+            assert try_again(tx, playing.id, ["cannot_receive_now"], playing.now) == 1
     with playing.store.read() as tx:
         assert list(tx.execute(sa.select(chunk.c.size).order_by(chunk.c.id)).scalars()) == [3, 3]
     playing.send(YES)
     playing.end()
     assert (playing.planned.state.value, playing.counts()) == ("finished", {"sent": 3})
+
+
+def test_nobody_in_a_later_part_is_forgotten_when_they_are_tried_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts in which all got their message are passed by; who is refused once more is not queued a second time."""
+    monkeypatch.setattr(chunks, "MEMBERS_A_CHUNK", 1)
+    monkeypatch.setattr(chunks, "CHUNKS_A_LOOK", 2)
+    monkeypatch.setattr(scheduler, "FREEZE", 1)
+    playing = Campaign(make, *(str(7001 + n) for n in range(6)))
+    refusal = Refused(Refusal.CANNOT_RECEIVE_NOW, code=10, subcode=2018108, detail="not now")
+    for answer in (YES, refusal, YES, YES, refusal, refusal):
+        playing.send(answer)
+    playing.end()
+    with playing.store.begin() as tx:
+        parts = broadcasts.parts_to_retry(tx, playing.id)
+        assert [len(each) for each in parts] == [2, 1]
+        assert try_again(tx, playing.id, ["cannot_receive_now"], playing.now) == 3
+    for answer in (YES, refusal):  # two of them, and the third
+        playing.send(answer)
+    playing.end()
+    assert (playing.planned.state.value, playing.counts()) == ("finished", {"sent": 5, "refused": 1})
+    with playing.store.begin() as tx:
+        assert try_again(tx, playing.id, ["cannot_receive_now"], playing.now - HOUR) == 0
 
 
 def two_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> tuple[Campaign, Campaign]:

@@ -440,7 +440,7 @@ def test_who_is_refused_again_meanwhile_is_not_tried_a_third_time(
 
     monkeypatch.setattr("otn.cli.broadcasts.moves.breathe", send_meanwhile)
     assert otn_("broadcasts", "retry", "1", "--json").json() == {"id": 1, "queued": 2}
-    assert calls == [1, 1]
+    assert [sent for sent in calls if sent] == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from havoc import FAULTS, OPEN_QUESTIONS, Findings, Scene, crowd, judge, scene
+from test_batches import try_again
 
 from otn import broadcasts, worker
 from otn.delivery import LEASE_SECONDS
@@ -153,7 +154,7 @@ def test_a_broken_picture_costs_no_permission_although_workers_are_killed(
         playing.control("DELETE", "/faults")
         playing.until(lambda: is_over(playing), lambda: operator_goes_on(playing))
         with playing.app.store.begin() as tx:
-            broadcasts.retry(tx, playing.id, ["bad_media"], who="ann", now=playing.app.clock())
+            try_again(tx, playing.id, ["bad_media"], playing.app.clock())
         playing.until(lambda: is_over(playing), playing.hurry)
         require_all_is_well(playing, settle_down(playing))
 

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
-from test_batches import settle
+from test_batches import settle, try_again
 from test_promises import HOUR, Flight, Promises, ends, faults, hurry, mostly, rarely, said, topic_names
 
 from otn import batches, broadcasts, scheduler
@@ -115,7 +115,7 @@ class Broadcasts(Promises):
         chosen = data.draw(st.sampled_from(fitting))
         with self.store.begin() as tx:
             if what == "retry":
-                broadcasts.retry(tx, chosen.id, REASONS, who="ann", now=self.now)
+                try_again(tx, chosen.id, REASONS, self.now)
             elif what != "resume" or chosen.started_at is not None:
                 getattr(broadcasts, what)(tx, chosen.id, who="ann", now=self.now)
 

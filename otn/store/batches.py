@@ -12,12 +12,13 @@ from otn.models import Contact, Delivery, DeliveryState, Route
 from otn.store import chunks
 from otn.store.deliveries import COLUMNS, NEW, NO_ERROR, made
 from otn.store.engine import Tx, db_epoch
-from otn.store.schema import chunk, contact, delivery, topic
+from otn.store.schema import contact, delivery, topic
 from otn.store.statements import insert_new
 
 _QUEUED = DeliveryState.QUEUED.value
 _SENDING = DeliveryState.SENDING.value
 _UNKNOWN = DeliveryState.UNKNOWN.value
+_WITHOUT_MESSAGE = (DeliveryState.REFUSED.value, DeliveryState.SKIPPED.value)
 
 
 def add_members(tx: Tx, rows: list[dict[str, Any]]) -> None:
@@ -159,15 +160,14 @@ def settle_all_sent(tx: Tx, sent: Sequence[tuple[int, str | None]], now: datetim
 
 
 def to_retry(
-    tx: Tx, broadcast_id: int, reasons: Collection[str], until: datetime, limit: int
+    tx: Tx, parts: Collection[int], reasons: Collection[str], until: datetime, limit: int
 ) -> dict[str, list[int]]:
-    """Deliveries of a broadcast that ended until then without a message for one of these reasons, by Page."""
-    ended = (DeliveryState.REFUSED.value, DeliveryState.SKIPPED.value)
+    """Deliveries in these chunks that ended until then without a message for one of these reasons, by Page."""
     query = (
         sa.select(contact.c.page_id, delivery.c.id)
-        .select_from(chunk.join(delivery, delivery.c.chunk_id == chunk.c.id).join(contact))
-        .where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.isnot(None))
-        .where(delivery.c.state.in_(ended), delivery.c.reason.in_(list(reasons)))
+        .select_from(delivery.join(contact))
+        .where(delivery.c.chunk_id.in_(list(parts)))
+        .where(delivery.c.state.in_(_WITHOUT_MESSAGE), delivery.c.reason.in_(list(reasons)))
         .where(delivery.c.settled_at <= until)
         .limit(limit)
     )
@@ -179,12 +179,11 @@ def to_retry(
 
 def requeue(tx: Tx, delivery_ids: Sequence[int], chunk_id: int) -> None:
     """Try these once more, in another chunk."""
-    ended = (DeliveryState.REFUSED.value, DeliveryState.SKIPPED.value)
     old = sa.select(delivery.c.chunk_id).where(delivery.c.id.in_(delivery_ids)).distinct()
     left = list(tx.execute(old).scalars())
     tx.execute(
         delivery.update()
-        .where(delivery.c.id.in_(delivery_ids), delivery.c.state.in_(ended))
+        .where(delivery.c.id.in_(delivery_ids), delivery.c.state.in_(_WITHOUT_MESSAGE))
         .values(
             state=_QUEUED,
             chunk_id=chunk_id,

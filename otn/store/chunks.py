@@ -205,6 +205,18 @@ def progress(tx: Tx, broadcast_id: int) -> dict[str, int]:
     return dict(total)
 
 
+def to_retry(tx: Tx, broadcast_id: int) -> list[int]:
+    """The finished chunks of a broadcast in which somebody may have got no message."""
+    query = sa.select(chunk.c.id, chunk.c.counts).order_by(chunk.c.id)
+    query = query.where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.isnot(None))
+    without = (DeliveryState.REFUSED.value, DeliveryState.SKIPPED.value)
+    return [
+        row.id
+        for row in tx.execute(query)
+        if _is_open(row.counts) or any((row.counts or {}).get(state) for state in without)
+    ]
+
+
 def note_change(tx: Tx, contact_id: int) -> None:
     """Somebody's deliveries ended: count the chunks that they are in, also those that nobody has begun."""
     mine = sa.select(delivery.c.chunk_id).where(delivery.c.contact_id == contact_id)

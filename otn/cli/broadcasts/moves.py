@@ -9,7 +9,7 @@ import typer
 
 from otn.cli.broadcasts.plans import Id, foresee, people
 from otn.cli.session import Json, Yes, breathe, confirm, opened, parse_duration, user
-from otn.cli.terminal import duration, in_words, print_json, say
+from otn.cli.terminal import duration, in_words, print_json, progress, say
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -167,10 +167,7 @@ def retry(
             f"{', '.join(strange)}: nobody is tried again for that. Reasons are {', '.join(broadcasts.RETRIABLE)}"
         )
     with opened(context) as app:
-        queued, began = 0, app.clock()
-        while some := _retry_some(app, broadcast_id, wanted, began):
-            queued += some
-            breathe()
+        queued = _retry_all(app, broadcast_id, wanted)
         with app.store.read() as tx:
             waits = kept.get(tx, broadcast_id).state.value in ("paused", "halted")
     if json:
@@ -184,11 +181,27 @@ def retry(
     say(f"{people(queued)} {are} tried again{when}." if queued else "There is nobody to try again.")
 
 
-def _retry_some(app: App, broadcast_id: int, reasons: list[str], began: datetime) -> int:
+def _retry_all(app: App, broadcast_id: int, reasons: list[str]) -> int:
+    from otn import broadcasts
+
+    queued, began = 0, app.clock()
+    with app.store.read() as tx:
+        parts = broadcasts.parts_to_retry(tx, broadcast_id)
+    with progress("Looking for them", len(parts)) as advance:
+        for some in parts:
+            while number := _retry_some(app, broadcast_id, some, reasons, began):
+                queued += number
+                breathe()
+            advance(1)
+            breathe()
+    return queued
+
+
+def _retry_some(app: App, broadcast_id: int, parts: list[int], reasons: list[str], began: datetime) -> int:
     from otn import broadcasts
 
     with app.store.begin() as tx:
-        return broadcasts.retry(tx, broadcast_id, reasons, who=user(), now=began)
+        return broadcasts.retry(tx, broadcast_id, parts, reasons, who=user(), now=began)
 
 
 def _timetable(
