@@ -20,8 +20,10 @@ from uuid import uuid4
 
 from channels import afterwards
 from channels.doors import Doors, NotNow, fault
+from channels.errands import Errands
 from channels.profiles import Profiles
 from channels.quicken import quicken
+from channels.read_marks import ReadMarks
 from channels.turn import Locked, Turn
 from channels.turnstile import Turnstile
 from otn.errors import StoreUnavailable
@@ -78,7 +80,9 @@ class Turns:
         self._doors = doors
         self._agent = agent
         self._pace = pace
-        self.profiles = Profiles(doors)
+        self.errands = Errands(doors)
+        self._profiles = Profiles(doors, self.errands)
+        self._read_marks = ReadMarks(doors, self.errands)
         self._owner = f"rasa:{uuid4()}"
         self._turnstile = Turnstile()
         self._waiting: dict[int, None] = {}  # a set that keeps its order
@@ -109,7 +113,7 @@ class Turns:
         self._stopping = True
         for keeper in self._keepers:
             keeper.cancel()
-        await asyncio.gather(*self._keepers, self.profiles.stop(), return_exceptions=True)
+        await asyncio.gather(*self._keepers, self.errands.stop(), return_exceptions=True)
         if self._leaders:
             _ended, late = await asyncio.wait(self._leaders.values(), timeout=self._pace.drain)
             for leader in late:
@@ -245,7 +249,8 @@ class Turns:
             sent=step.sent,
         )
         if step.claim.row is not None:
-            self.profiles.ask_for(step.claim.person)
+            self._read_marks.set_for(step.claim.person)
+            self._profiles.ask_for(step.claim.person)
             return await self._run(turn, step.claim.row)
         if not await turn.forget():
             raise NotNow("a message to them is on its way")

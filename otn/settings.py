@@ -113,6 +113,8 @@ class Settings:
     notify_key: Secret
     # Where people reach the server that Meta reaches, without a slash at the end; None: see `channels.deletion`.
     public_url: str | None = None
+    # Whether people see that the bot has read what they wrote: one more call of Graph for each message.
+    mark_seen: bool = False
     # Messages a second and Page, over all workers and hosts.
     sends_per_second: float = SENDS_PER_SECOND
 
@@ -213,13 +215,14 @@ _IN_CREDENTIALS: Final[Mapping[str, str]] = {
     "MESSENGER_GRAPH_URL": "graph-url",
     "MESSENGER_API_VERSION": "api-version",
     "MESSENGER_PUBLIC_URL": "public-url",
+    "MESSENGER_MARK_SEEN": "mark-seen",
 }
 _CREDENTIALS_KEYS: Final = (*_IN_CREDENTIALS.values(), "pages")
 _IN_ENDPOINTS: Final[Mapping[str, str]] = {"OTN_DATABASE_URL": "otn_store", "OTN_QUEUE_URL": "otn_queue"}
 
 
 class _NotText:
-    """Stands for a YAML scalar that YAML reads as a number, a date or a truth value."""
+    """Stands for a YAML scalar that YAML reads as a number or a date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +264,7 @@ class _Reader:
             hash_key=self._hash_key() if Need.HASH_KEY in need else Secret(),
             notify_key=self._optional_secret("OTN_NOTIFY_KEY") if Need.NOTIFY_KEY in need else Secret(),
             public_url=self._public_url(),
+            mark_seen=self._mark_seen(),
             sends_per_second=self._sends_per_second(),
         )
         if self.problems:
@@ -459,6 +463,17 @@ class _Reader:
             )
         return url
 
+    def _mark_seen(self) -> bool:
+        in_block = self._block.get(_IN_CREDENTIALS["MESSENGER_MARK_SEEN"])
+        if isinstance(in_block, bool):  # the only key that need not be a text
+            return in_block
+        found = self._find("MESSENGER_MARK_SEEN")
+        if found is not None and found.text not in ("true", "false"):
+            self.problems.append(
+                f"{found.where} is neither true nor false: write true for read marks, or leave it out"
+            )
+        return found is not None and found.text == "true"
+
     def _sends_per_second(self) -> float:
         found = self._find("OTN_SENDS_PER_SECOND")
         if found is None:
@@ -606,7 +621,7 @@ def _read_yaml(path: Path, environ: Mapping[str, str], problems: list[str]) -> d
 
 
 def _plain(node: object, environ: Mapping[str, str]) -> object:
-    """Turn a composed YAML node into dicts, lists, texts and None; any other scalar becomes `_NotText`."""
+    """Turn a composed YAML node into dicts, lists, texts, booleans and None; any other scalar becomes `_NotText`."""
     from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
     if isinstance(node, MappingNode):
@@ -618,4 +633,6 @@ def _plain(node: object, environ: Mapping[str, str]) -> object:
     text = str(node.value)
     if node.style is None and "${" in text:
         return re.sub(r"\$\{(\w+)\}", lambda match: environ.get(match[1], match[0]), text)
+    if node.tag == "tag:yaml.org,2002:bool":
+        return text.lower() == "true"
     return text if node.tag == "tag:yaml.org,2002:str" else _NotText()

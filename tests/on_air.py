@@ -214,7 +214,7 @@ class OnAir:
         while self.line.turns._leaders or outbox.waiting():
             await self.line.turns.finish()
             await asyncio.sleep(0)
-        await self.line.turns.profiles.finish()
+        await self.line.turns.errands.finish()
 
     async def sweep(self) -> None:
         """Let the channel look for what waits, and finish it."""

@@ -71,7 +71,7 @@ async def test_a_call_that_fails_costs_a_line_and_comes_again_at_the_next_turn(
     await speaks(air)
     assert air.heard("7007") == ["hi"]
     assert known(air) == (None, None, None, None)
-    assert caplog.text.count("the profile of contact 1 is not known") == 1
+    assert caplog.text.count("the profile of contact 1 failed") == 1
     await speaks(air)
     assert known(air)[0] == "Ada"
 
@@ -81,7 +81,7 @@ async def test_when_graph_limits_us_nobody_is_asked_for(air: OnAir) -> None:
     await speaks(air)
     await speaks(air)
     assert known(air)[0] is None
-    air.line.turns.profiles._quiet_until -= timedelta(hours=25)
+    air.line.turns.errands._quiet_until -= timedelta(hours=25)
     await speaks(air)
     assert known(air)[0] == "Ada"
 
@@ -121,15 +121,14 @@ async def test_who_wants_to_be_forgotten_meanwhile_leaves_no_name(
 
 
 async def test_who_was_forgotten_before_the_call_began_leaves_no_name(air: OnAir) -> None:
-    profiles = air.line.turns.profiles
     async with AsyncExitStack() as others:
         for _ in range(AT_ONCE):
-            await others.enter_async_context(profiles._room)
+            await others.enter_async_context(air.line.turns._profiles._room)
         await air.deliver(message("7007", "hello"))
         await air.line.turns.finish()
         with air.app.store.begin() as tx:
             person = contacts.get(tx, 1)
             privacy.request_erasure(tx, person, who="operator", now=air.app.clock())
             assert privacy.erase(tx, 1, air.app.clock())
-    await profiles.finish()
+    await air.line.turns.errands.finish()
     assert known(air) == (None, None, None, None)

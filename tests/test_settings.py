@@ -100,6 +100,26 @@ def test_the_notify_key_is_optional(tmp_path: Path) -> None:
     assert not load_settings(tmp_path, environ, need=EVERYTHING).notify_key
 
 
+@pytest.mark.parametrize("line", ["mark-seen: true", 'mark-seen: "true"', "mark-seen: ${SEEN}"])
+def test_read_marks_are_a_matter_of_taste(tmp_path: Path, line: str) -> None:
+    assert not load_settings(tmp_path, {}, need=ACTION_SERVER).mark_seen
+    assert load_settings(tmp_path, {"MESSENGER_MARK_SEEN": "true"}, need=ACTION_SERVER).mark_seen
+    credentials(tmp_path, line)
+    assert load_settings(tmp_path, {"SEEN": "true"}, need=ACTION_SERVER).mark_seen
+    assert settings_from_channel({"mark-seen": True}, ENVIRON, tmp_path).mark_seen
+    credentials(tmp_path, "mark-seen: false")
+    assert not load_settings(tmp_path, {"MESSENGER_MARK_SEEN": "true"}, need=ACTION_SERVER).mark_seen
+
+
+def test_a_truth_value_is_only_for_what_is_true_or_false(tmp_path: Path) -> None:
+    credentials(tmp_path, "mark-seen: 1", "verify: true")
+    mark, verify = problems_of(tmp_path, {**ENVIRON, "MESSENGER_MARK_SEEN": "true"})
+    assert "verify must be a text" in verify + mark
+    assert "mark-seen" in verify + mark
+    (problem,) = problems_of(tmp_path / "elsewhere", {**ENVIRON, "MESSENGER_MARK_SEEN": "yes"})
+    assert "MESSENGER_MARK_SEEN in the environment is neither true nor false" in problem
+
+
 @pytest.mark.parametrize("number", ["1", "12.5", "300"])
 def test_how_many_messages_leave_a_page_in_a_second_can_be_lowered(tmp_path: Path, number: str) -> None:
     assert load_settings(tmp_path, {}, need=ACTION_SERVER).sends_per_second == 290
