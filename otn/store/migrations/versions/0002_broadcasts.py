@@ -145,8 +145,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("page", schema=None) as batch:
-        batch.drop_column("time_zone")
+    # Not as a batch, which makes the table anew: on SQLite people refer to their Page.
+    op.execute("ALTER TABLE page DROP COLUMN time_zone")
 
     with op.batch_alter_table("otn_token", schema=None) as batch:
         batch.drop_index("ix_otn_token_of_topic")

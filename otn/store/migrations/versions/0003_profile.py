@@ -16,5 +16,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("contact") as batch:
-        batch.drop_column("profile_asked_at")
+    # Not as a batch, which makes the table anew: on SQLite permissions refer to people.
+    op.execute("ALTER TABLE contact DROP COLUMN profile_asked_at")
