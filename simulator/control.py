@@ -86,9 +86,12 @@ class Control:
     async def add_people(self, request: web.Request) -> web.Response:
         """Make one person from an object, or many from a list of objects.
 
-        `wrote`: they have just written. `tokens`: the texts of permissions that they have just given.
+        `wrote`: they have just written. `tokens`: the texts of permissions that they have just given. One object
+        with `only_first`: nobody is made where somebody is already, who is the answer then, with status 200.
         """
         wish = await _body(request, list_too=True)
+        if isinstance(wish, dict) and wish.get("only_first") is True and self._world.people:
+            return web.json_response(self._show(next(iter(self._world.people.values()))))
         people = [
             self._world.add_person(_object(one)) for one in (wish if isinstance(wish, list) else [wish])
         ]

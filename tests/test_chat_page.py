@@ -729,6 +729,41 @@ async def test_reset_asks_twice_and_begins_anew(chat: Chat) -> None:
     assert chat.psid != before
 
 
+async def test_a_reset_seen_in_two_tabs_makes_one_ada(chat: Chat) -> None:
+    others = [await chat.page.context.new_page() for _ in range(3)]
+    for other in others:
+        await other.goto(chat.url)
+    chat.world.reset()
+    for page in (chat.page, *others):
+        await expect(
+            page.get_by_text("You are Ada, and Demo Shop has not heard from you yet.")
+        ).to_be_visible()
+        await expect(page.locator("#people-list .person")).to_have_count(1)
+    assert len(chat.world.people) == 1
+
+
+async def test_an_answer_from_before_a_reset_brings_nobody_back(chat: Chat) -> None:
+    page, old = chat.page, chat.psid
+    answered, released = asyncio.Event(), asyncio.Event()
+
+    async def hold_back(route: Route) -> None:
+        answer = await route.fetch()
+        answered.set()
+        await released.wait()
+        await route.fulfill(response=answer)
+
+    await page.route(f"**/people/{old}?*", hold_back)
+    await page.get_by_role("button", name="What else this person can do").click()
+    await page.get_by_role("switch", name="Has blocked the Page").click()
+    await answered.wait()
+    chat.world.reset()
+    await expect(page.get_by_text("You are Ada, and Demo Shop has not heard from you yet.")).to_be_visible()
+    released.set()
+    await expect(page.get_by_role("alert").filter(has_text="Everybody was forgotten")).to_be_visible()
+    await expect(page.locator("#people-list .person")).to_have_count(1)
+    assert chat.psid != old
+
+
 # People
 
 

@@ -90,6 +90,15 @@ async def test_many_people_are_made_at_once(stage: Stage) -> None:
     assert [person["psid"] for person in answer.body] == [str(number) for number in range(500)]
 
 
+async def test_whoever_wants_to_be_the_first_finds_who_is(stage: Stage) -> None:
+    wish = {"first_name": "Ada", "only_first": True}
+    made = await stage.call("POST", "/simulator/people", json=wish)
+    found = await stage.call("POST", "/simulator/people", json=wish)
+    assert (made.status, found.status) == (201, 200)
+    assert found.body == made.body
+    assert len(stage.world.people) == 1
+
+
 async def test_one_psid_on_two_pages_is_two_people() -> None:
     pages = (*made_up_config().pages, Page(id="2", name="Other", token="other"))
     async with on_stage(pages=pages) as stage:

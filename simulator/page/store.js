@@ -14,10 +14,13 @@ const LATER_MS = 500;
 const FEW = 5;
 const WHO = "person";
 
+class Forgotten extends Error {}
+
 export class Store {
   #model;
   #asked = new Map();
   #stale = new Set(); // the keys of people whom one is not, and who have changed
+  #resets = 0;
 
   constructor(model) {
     this.#model = model;
@@ -55,19 +58,21 @@ export class Store {
   /** Everything anew: at the start, after a reset, and when the simulator was started again. */
   #begin(facts) {
     const model = this.#model;
+    this.#resets += 1;
     this.#forgetWishes();
     model.forget();
     Object.assign(model, { pages: facts.pages, botAddress: facts.bot, clockIsShared: facts.clock_is_shared, helloLast: facts.last });
     model.setTime(facts);
     this.#do(async () => {
       await Promise.all([this.loadPeople(), this.loadFaults(), this.loadSettings()]);
-      if (!model.people.size) await this.addPerson({ first_name: "Ada", page_id: model.pages[0].page_id });
+      // Another tab may be about to do the same.
+      if (!model.people.size) await this.addPerson({ first_name: "Ada", page_id: model.pages[0].page_id, only_first: true });
       if (!model.person()) await this.open(model.people.has(remembered()) ? remembered() : model.people.keys().next().value);
     });
   }
 
   async loadPeople() {
-    for (const person of await get("/people")) this.#model.keepPerson(person);
+    for (const person of await this.#current(get("/people"))) this.#model.keepPerson(person);
   }
 
   async loadFaults() {
@@ -82,7 +87,7 @@ export class Store {
 
   /** Makes somebody and becomes them. */
   async addPerson(wish) {
-    const person = await post("/people", wish);
+    const person = await this.#current(post("/people", wish));
     this.#model.keepPerson(person);
     await this.open(keyOf(person));
   }
@@ -94,12 +99,12 @@ export class Store {
     remember(key);
     const person = model.person(key);
     if (!model.threads.has(key)) model.keepThread(key, []);
-    model.keepThread(key, await get(personPath(person, "/thread")));
-    model.keepPerson(await get(personPath(person)));
+    model.keepThread(key, await this.#current(get(personPath(person, "/thread"))));
+    model.keepPerson(await this.#current(get(personPath(person))));
   }
 
   async changePerson(person, changes) {
-    this.#model.keepPerson(await patch(personPath(person), changes));
+    this.#model.keepPerson(await this.#current(patch(personPath(person), changes)));
   }
 
   async moveClock(wish) {
@@ -145,7 +150,15 @@ export class Store {
   }
 
   async #loadPerson(person) {
-    this.#model.keepPerson(await get(personPath(person)));
+    this.#model.keepPerson(await this.#current(get(personPath(person))));
+  }
+
+  /** An answer, unless there was a reset meanwhile: whom it tells of is no more. */
+  async #current(asked) {
+    const resets = this.#resets;
+    const answer = await asked;
+    if (resets !== this.#resets) throw new Forgotten("Everybody was forgotten meanwhile.");
+    return answer;
   }
 
   /** After a reset, those who were to be asked for are no more. */
@@ -167,7 +180,7 @@ export class Store {
   /** What nobody clicked for: while the simulator is gone, the header tells why it fails. */
   #do(work) {
     work().catch((error) => {
-      if (this.#model.connected) complain(error);
+      if (this.#model.connected && !(error instanceof Forgotten)) complain(error);
     });
   }
 }
