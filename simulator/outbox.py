@@ -271,6 +271,9 @@ class Outbox:
                 unsubscribed=True,
             )
             self._state.unsubscribe(parcel.page_id)
+            del self._failing_since[parcel.page_id]  # whoever subscribes again has another hour
+        elif not any(self._state.subscribed(event.page_id, event.field) for event in parcel.events):
+            self._give_up(parcel, "the app was unsubscribed from the Page")
         elif parcel.attempts > len(settings.retry_delays):
             self._give_up(parcel, "no attempt is left")
         else:

@@ -258,6 +258,27 @@ async def test_after_an_hour_of_failures_the_app_is_unsubscribed(stage: Stage) -
     given_up = await journalled(stage, Kind.WEBHOOK, unsubscribed=True)
     assert [event["message"]["text"] for event in given_up["events"]] == ["two"]
 
+    credentials = {"access_token": "page-access-token"}
+    await stage.call("POST", f"/v26.0/{PAGE_ID}/subscribed_apps", json=credentials)
+    stage.bot.answers.append(500)
+    await stage.do(psid, "message", text="four")
+    assert stage.world.subscribed(PAGE_ID, "messages"), "another hour begins"
+
+
+async def test_what_waits_is_not_repeated_for_an_app_that_was_unsubscribed(stage: Stage) -> None:
+    stage.bot.silent = True
+    on_its_way = asyncio.ensure_future(stage.do(await stage.person(), "message", text="hi"))
+    await stage.bot.until(lambda: len(stage.bot.received) == 1)
+    credentials = {"access_token": "page-access-token"}
+    await stage.call("DELETE", f"/v26.0/{PAGE_ID}/subscribed_apps", json=credentials)
+    stage.bot.answers.append(500)
+    stage.bot.silent = False
+    stage.bot.release()
+    await on_its_way
+
+    assert await journalled(stage, Kind.WEBHOOK, given_up="the app was unsubscribed from the Page")
+    assert stage.world.stats()["webhooks_waiting"] == 0
+
 
 async def test_the_bot_gets_only_what_its_app_is_subscribed_to(stage: Stage) -> None:
     path, credentials = f"/v26.0/{PAGE_ID}/subscribed_apps", {"access_token": "page-access-token"}
