@@ -5,7 +5,7 @@ A value that credentials.yml or endpoints.yml spells out wins over the environme
 files spell out nothing. Every problem is listed at once in one `ConfigError`, with the key's name and what to
 do, and never with a secret in it.
 
-Imports nothing heavy: the parsers of YAML and `.env` are loaded only when there is a file to read.
+Imports nothing heavy, nor do the readers of files: `otn --help` waits for it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import ipaddress
 import os
 import re
 import secrets
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from otn.config_files import mapping, read_dotenv, read_yaml
 from otn.errors import ConfigError
 from otn.policy import MOST_SENDS_PER_SECOND, SENDS_PER_SECOND
 
@@ -124,10 +124,7 @@ def load_settings(root: Path, environ: Mapping[str, str] = os.environ, *, need: 
 
     credentials.yml and endpoints.yml win over `environ`, and that over `.env` (see the module's docstring).
     """
-    problems: list[str] = []
-    document = _read_yaml(root / "credentials.yml", environ, problems)
-    block = _mapping(document.get(CHANNEL), f"credentials.yml: {CHANNEL}", problems)
-    return _Reader(root, environ, block, problems).settings(need)
+    return Reader.of_project(root, environ).settings(need)
 
 
 def settings_from_channel(
@@ -137,7 +134,7 @@ def settings_from_channel(
 ) -> Settings:
     """Read the configuration for the channel; `credentials` is its block of credentials.yml, read by Rasa."""
     block = {str(key): value for key, value in (credentials or {}).items()}
-    return _Reader(root or Path.cwd(), environ, block, []).settings(EVERYTHING)
+    return Reader(root or Path.cwd(), environ, block, []).settings(EVERYTHING)
 
 
 def is_loopback(url: str) -> bool:
@@ -155,50 +152,6 @@ def sqlite_file(url: str) -> Path | None:
         return None
     return Path(url.partition(":///")[2].partition("?")[0])
 
-
-def write_env(root: Path, environ: Mapping[str, str] = os.environ, *, database_exists: bool) -> list[str]:
-    """Add what is missing to `.env` (mode 0600) and return the names of the keys that were made.
-
-    Lines that are there stay as they are, and a key that the environment or a YAML file gives is not made. A
-    project that says nothing of a Page yet is pointed at the simulator, with invented credentials; one that
-    does gets only what need not come from Meta. Where a database exists, the keys it was written with are
-    never made anew, since new ones could not read it: `ConfigError`.
-    """
-    problems: list[str] = []
-    document = _read_yaml(root / "credentials.yml", environ, problems)
-    block = _mapping(document.get(CHANNEL), f"credentials.yml: {CHANNEL}", problems)
-    reader = _Reader(root, environ, block, problems)
-    if problems:
-        raise ConfigError(problems)
-    missing = _to_make(reader)
-    lost = [key for key in ("OTN_ENCRYPTION_KEYS", "OTN_HASH_KEY") if key in missing]
-    if database_exists and lost:
-        raise ConfigError(
-            [
-                f"{key} is missing, but a database exists that was written with it: "
-                "put the key from your backup into .env (a new one could not read it)"
-                for key in lost
-            ]
-        )
-    made = {key: make() for key, make in missing.items()}
-    _append_env(root / ".env", made)
-    return list(made)
-
-
-_MADE_UP: Final[Mapping[str, Callable[[], str]]] = {
-    "MESSENGER_VERIFY_TOKEN": lambda: secrets.token_urlsafe(24),
-    "MESSENGER_APP_SECRET": lambda: secrets.token_hex(16),
-    "MESSENGER_PAGE_ACCESS_TOKEN": lambda: "SIMULATED" + secrets.token_hex(32),
-    "MESSENGER_GRAPH_URL": lambda: SIMULATOR_URL,
-    "OTN_CLOCK_FILE": lambda: ".otn/clock",
-    "OTN_ENCRYPTION_KEYS": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-    "OTN_HASH_KEY": lambda: secrets.token_urlsafe(32),
-    "OTN_NOTIFY_KEY": lambda: secrets.token_urlsafe(32),
-}
-# Meta gives these (or they say that there is no Meta): invented only for the simulator.
-_NOT_OURS_TO_MAKE: Final = frozenset(
-    {"MESSENGER_APP_SECRET", "MESSENGER_PAGE_ACCESS_TOKEN", "MESSENGER_GRAPH_URL", "OTN_CLOCK_FILE"}
-)
 
 _HINTS: Final[Mapping[str, str]] = {
     "MESSENGER_VERIFY_TOKEN": "any text that you also enter as Verify Token in the Meta app",
@@ -221,10 +174,6 @@ _CREDENTIALS_KEYS: Final = (*_IN_CREDENTIALS.values(), "pages")
 _IN_ENDPOINTS: Final[Mapping[str, str]] = {"OTN_DATABASE_URL": "otn_store", "OTN_QUEUE_URL": "otn_queue"}
 
 
-class _NotText:
-    """Stands for a YAML scalar that YAML reads as a number or a date."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Found:
     """A configured text and where it stands, for error messages."""
@@ -233,7 +182,7 @@ class _Found:
     where: str
 
 
-class _Reader:
+class Reader:
     """Looks every key up in its places, collecting problems instead of raising the first."""
 
     def __init__(
@@ -242,10 +191,18 @@ class _Reader:
         self.root = root.resolve()
         self.problems = problems
         self._environ = environ
-        self._dotenv = _read_dotenv(root / ".env", problems)
+        self._dotenv = read_dotenv(root / ".env", problems)
         self._block = block
-        self._endpoints = _read_yaml(root / "endpoints.yml", environ, problems)
+        self._endpoints = read_yaml(root / "endpoints.yml", environ, problems)
         self._known_keys()
+
+    @classmethod
+    def of_project(cls, root: Path, environ: Mapping[str, str]) -> Reader:
+        """Read the channel's block as well, from credentials.yml."""
+        problems: list[str] = []
+        document = read_yaml(root / "credentials.yml", environ, problems)
+        block = mapping(document.get(CHANNEL), f"credentials.yml: {CHANNEL}", problems)
+        return cls(root, environ, block, problems)
 
     def settings(self, need: frozenset[Need]) -> Settings:
         """Check everything and build the settings, or raise `ConfigError`."""
@@ -312,7 +269,7 @@ class _Reader:
         if key is None or self._endpoints.get(key) is None:
             return None
         where = f"endpoints.yml: {key}"
-        block = _mapping(self._endpoints[key], where, self.problems)
+        block = mapping(self._endpoints[key], where, self.problems)
         return _Found(self._text(block.get("url"), f"{where}.url"), f"{where}.url")
 
     def _from_environment(self, name: str) -> _Found | None:
@@ -389,7 +346,7 @@ class _Reader:
                 "credentials.yml: page-access-token and pages contradict each other: keep one of the two"
             )
         where = "credentials.yml: pages"
-        tokens = _mapping(pages, where, self.problems)
+        tokens = mapping(pages, where, self.problems)
         if not tokens:
             self.problems.append(f"{where} names no Page: write `PAGE_ID: access token` under it")
         return tuple(self._page(page_id, token, f"{where}.{page_id}") for page_id, token in tokens.items())
@@ -519,49 +476,6 @@ class _Reader:
         return f"{scheme}:///{self.root / path}"
 
 
-def _to_make(reader: _Reader) -> dict[str, Callable[[], str]]:
-    """Choose what may be invented for this project."""
-    connection = (
-        "MESSENGER_VERIFY_TOKEN",
-        "MESSENGER_APP_SECRET",
-        "MESSENGER_PAGE_ACCESS_TOKEN",
-        "MESSENGER_GRAPH_URL",
-    )
-    graph_url = reader.graph_url_or_none()
-    simulated = is_loopback(graph_url) if graph_url else not any(map(reader.is_given, connection))
-    return {
-        key: make
-        for key, make in _MADE_UP.items()
-        if not reader.is_given(key) and (simulated or key not in _NOT_OURS_TO_MAKE)
-    }
-
-
-def _append_env(path: Path, made: Mapping[str, str]) -> None:
-    """Write the old lines and the new ones in one move, for the owner's eyes; a crash loses no key."""
-    target = path.resolve()
-    if not made:
-        if target.exists():
-            target.chmod(0o600)
-        return
-    before = (
-        target.read_text(encoding="utf-8")
-        if target.exists()
-        else "# Read by `otn` and Rasa. Keep a backup: see the keys below.\n"
-    )
-    if before and not before.endswith("\n"):
-        before += "\n"
-    descriptor, temporary = tempfile.mkstemp(prefix=".env.", dir=target.parent)  # mkstemp's mode is 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(before + "".join(f"{key}={value}\n" for key, value in made.items()))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def _is_fernet_key(text: str) -> bool:
     try:
         return len(base64.urlsafe_b64decode(text)) == 32
@@ -576,63 +490,3 @@ def _split(url: str) -> tuple[str, str] | None:
         return (parts.scheme, parts.path) if parts.hostname else None
     except ValueError:
         return None
-
-
-def _mapping(value: object, where: str, problems: list[str]) -> dict[str, object]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        problems.append(f"{where} must hold `key: value` lines, indented under it")
-        return {}
-    return {str(key): item for key, item in value.items()}
-
-
-def _read_dotenv(path: Path, problems: list[str]) -> dict[str, str]:
-    if not path.exists():
-        return {}
-    from dotenv import dotenv_values
-
-    try:
-        values = dotenv_values(path, interpolate=False)
-    except (OSError, UnicodeDecodeError) as exc:
-        problems.append(
-            f".env cannot be read ({type(exc).__name__}): make it a UTF-8 text file that you may read"
-        )
-        return {}
-    return {key: value for key, value in values.items() if value}
-
-
-def _read_yaml(path: Path, environ: Mapping[str, str], problems: list[str]) -> dict[str, object]:
-    """Read a YAML file as Rasa does: `${NAME}` in an unquoted value is expanded from the environment."""
-    if not path.exists():
-        return {}
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    try:
-        node = YAML(typ="safe", pure=True).compose(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as exc:
-        # The parser's own message quotes the line, and the line may hold a secret.
-        mark = exc.problem_mark if isinstance(exc, MarkedYAMLError) else None
-        where = f"line {mark.line + 1}" if mark else type(exc).__name__
-        problems.append(f"{path.name} cannot be read ({where}): correct it")
-        return {}
-    return _mapping(_plain(node, environ), path.name, problems)
-
-
-def _plain(node: object, environ: Mapping[str, str]) -> object:
-    """Turn a composed YAML node into dicts, lists, texts, booleans and None; any other scalar becomes `_NotText`."""
-    from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
-
-    if isinstance(node, MappingNode):
-        return {str(key.value): _plain(value, environ) for key, value in node.value}
-    if isinstance(node, SequenceNode):
-        return [_plain(item, environ) for item in node.value]
-    if not isinstance(node, ScalarNode) or node.tag == "tag:yaml.org,2002:null":
-        return None
-    text = str(node.value)
-    if node.style is None and "${" in text:
-        return re.sub(r"\$\{(\w+)\}", lambda match: environ.get(match[1], match[0]), text)
-    if node.tag == "tag:yaml.org,2002:bool":
-        return text.lower() == "true"
-    return text if node.tag == "tag:yaml.org,2002:str" else _NotText()

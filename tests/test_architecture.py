@@ -29,6 +29,8 @@ LAYERS = {
     "otn.times": PURE,
     "otn.signed_request": PURE,
     "otn.clock": TOOLS,
+    "otn.config_files": TOOLS,
+    "otn.env_file": TOOLS,
     "otn.project": TOOLS,
     "otn.settings": TOOLS,
     "otn.vault": TOOLS,

@@ -25,7 +25,8 @@ from otn.dev.processes import (
     without_deprecations,
 )
 from otn.dev.train import FINGERPRINT, MODEL, fingerprint, is_trained
-from otn.settings import EVERYTHING, load_settings, write_env
+from otn.env_file import write_env
+from otn.settings import EVERYTHING, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 

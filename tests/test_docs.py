@@ -13,10 +13,11 @@ import typer
 from ruamel.yaml import YAML
 
 from otn import cli, project
+from otn.env_file import write_env
 from otn.errors import Refusal, Refused, Throttled
 from otn.graph.protocol import SUBSCRIBED_FIELDS
 from otn.policy import BLOCKED, PagePause, pause_for
-from otn.settings import DEFAULT_GRAPH_URL, EVERYTHING, load_settings, write_env
+from otn.settings import DEFAULT_GRAPH_URL, EVERYTHING, load_settings
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
+from otn.env_file import write_env
 from otn.errors import ConfigError
 from otn.project import remembered_slots
 from otn.settings import (
@@ -27,7 +28,6 @@ from otn.settings import (
     load_settings,
     settings_from_channel,
     sqlite_file,
-    write_env,
 )
 
 KEY = Fernet.generate_key().decode()

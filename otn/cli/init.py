@@ -40,7 +40,7 @@ def init(context: typer.Context) -> None:
 
 
 def _write_env(folder: Path) -> None:
-    from otn.settings import write_env
+    from otn.env_file import write_env
 
     made = write_env(folder, database_exists=_was_written_with_keys(folder))
     path = (folder / ".env").resolve()

@@ -25,7 +25,8 @@ import requests
 from otn import project
 from otn.dev.processes import Processes, Program, StartError, free_port
 from otn.dev.up import environment_of, procfile_programs
-from otn.settings import CHANNEL, write_env
+from otn.env_file import write_env
+from otn.settings import CHANNEL
 
 Json = dict[str, Any]
 
