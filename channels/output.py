@@ -22,7 +22,7 @@ from uuid import uuid4
 from rasa.core.channels.channel import OutputChannel
 
 from channels.doors import Doors, fault
-from otn import asking, delivery, messages, privacy, remembering
+from otn import asking, composing, delivery, messages, privacy, remembering
 from otn.delivery import Order
 from otn.errors import NotFound, OtnError, SendError, Unreachable
 from otn.graph.protocol import Sent, with_metadata
@@ -144,7 +144,7 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
     # --- an ordinary reply ---
 
     async def _say(self, person: Contact, response: _Json) -> None:
-        said, notes = messages.from_response(response)
+        said, notes = composing.from_response(response)
         for note in notes:
             logger.warning("messenger: for contact %s: %s", person.id, note)
         for message in said:
@@ -259,8 +259,8 @@ class MessengerOutput(OutputChannel):  # type: ignore[misc] # Rasa ships no type
             logger.error("messenger: a follow-up to contact %s lacks its topic or event id", person.id)
             return
         try:
-            message = messages.as_one_message(response)
-        except messages.NotOneMessage as exc:
+            message = composing.as_one_message(response)
+        except composing.NotOneMessage as exc:
             why = Deny(reason=Reason.NOT_ONE_MESSAGE, sentence=str(exc))
             await self._not_said(person, {}, f"otn:{uuid4()}", why)
             return

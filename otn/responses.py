@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from otn import messages, placeholders, project
+from otn import composing, placeholders, project
 from otn.errors import InvalidInput
 
 CHANNEL = "messenger"
@@ -86,8 +86,8 @@ def _message(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     said = {key: value for key, value in chosen.items() if key in _FILLED_BY_RASA}
     problems = list(dict.fromkeys(_slots_that_nobody_fills(said)))
     try:
-        message = messages.as_one_message(_unescaped(said))
-    except messages.NotOneMessage as exc:
+        message = composing.as_one_message(_unescaped(said))
+    except composing.NotOneMessage as exc:
         raise InvalidInput([*problems, f"{name}: {exc}"]) from exc
     problems += placeholders.problems(message)
     if problems:

@@ -16,6 +16,7 @@ PURE, TOOLS, DOORS, USE_CASES, FLOWS, ENTRY = range(6)
 LAYERS = {
     "otn": PURE,
     "otn.audience": PURE,
+    "otn.composing": PURE,
     "otn.errors": PURE,
     "otn.events": PURE,
     "otn.filters": PURE,
@@ -28,6 +29,7 @@ LAYERS = {
     "otn.policy": PURE,
     "otn.times": PURE,
     "otn.signed_request": PURE,
+    "otn.wording": PURE,
     "otn.clock": TOOLS,
     "otn.config_files": TOOLS,
     "otn.env_file": TOOLS,

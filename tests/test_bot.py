@@ -18,8 +18,8 @@ import pytest
 from otn import project
 from otn.app import ACTION_SERVER, App
 from otn.catalogue import read_entries
+from otn.composing import as_one_message
 from otn.dev.train import MODEL, QUIET, fingerprint, is_trained
-from otn.messages import as_one_message
 from otn.settings import load_settings
 from otn.store import Store, contacts
 

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
-from otn import messages
+from otn import messages, wording
 from otn.errors import NotFound
 from otn.models import TOPIC_NAME, Topic
 from otn.store.engine import Tx
@@ -115,7 +115,7 @@ def _title(family: Topic, name: str) -> str:
     """What somebody agrees to: from "Back in stock: {name}", for restock-blue-shoe, "Back in stock: blue shoe"."""
     words = name.removeprefix(family.name[:-1]).replace("-", " ").replace("_", " ").strip()
     title = family.title.replace(NAME_IN_TITLE, words)
-    while messages.length(title) > messages.REQUEST_TITLE:
+    while wording.length(title) > messages.REQUEST_TITLE:
         title = title[:-1]
     return title
 
