@@ -182,6 +182,7 @@ class Known:
     ask_not_before: dict[str, datetime] = field(default_factory=dict)
     unreachable: set[str] = field(default_factory=set)
     acted: dict[str, datetime] = field(default_factory=dict)  # when an opening action was last recorded
+    echoed: set[str] = field(default_factory=set)  # what Meta has told to have arrived, by wire id
     forget: dict[str, datetime] = field(default_factory=dict)  # marked, not erased yet
     forgotten: dict[str, datetime] = field(default_factory=dict)
 
@@ -295,7 +296,9 @@ class Promises(RuleBasedStateMachine):
             return
         if "optin" in item:
             self.accepted.setdefault(item["optin"]["one_time_notif_token"], event.at)
-        elif recorded.is_new and "is_echo" not in item.get("message", {}):
+        elif "is_echo" in item.get("message", {}):
+            self.known.echoed.add(str(event.metadata))
+        elif recorded.is_new:
             self.known.acted[psid] = max(event.at, self.known.acted.get(psid, START))
             self.known.unreachable.discard(psid)
 
@@ -550,7 +553,14 @@ class Promises(RuleBasedStateMachine):
             tokens.destroy_lapsed(tx, self.now)
             for contact in contacts.to_erase(tx):
                 if privacy.erase(tx, contact.id, self.now):
-                    alive = [one for one in self.flights if one.leased and isinstance(one.attempt, Attempt)]
+                    # What has arrived is not on its way, even while somebody repeats it with its spent token.
+                    alive = [
+                        one
+                        for one in self.flights
+                        if one.leased
+                        and isinstance(one.attempt, Attempt)
+                        and one.attempt.wire_id not in self.known.echoed
+                    ]
                     assert contact.psid not in {one.psid for one in alive}, "erased while it was sent"
                     self.known.forgotten[contact.psid] = self.known.forget.pop(contact.psid)
 
