@@ -971,6 +971,14 @@ async def test_whoever_chose_a_person_in_a_narrow_window_goes_on_in_the_message_
         await expect(faults).to_be_focused()
 
 
+async def test_a_finger_does_not_bring_the_keyboard_up(browser: Browser) -> None:
+    async with open_chat(browser, viewport=NARROW, has_touch=True) as chat:
+        await chat.page.get_by_role("button", name="do you have the canvas backpack?").tap()
+        await expect(chat.page.locator("#empty")).to_be_hidden()
+        await chat.hear("sold out")
+        await expect(chat.page.get_by_label("Message", exact=True)).not_to_be_focused()
+
+
 async def _tab_to(page: Tab, name: str, *, back: bool = False) -> None:
     """Press Tab until something has this name."""
     for _ in range(80):

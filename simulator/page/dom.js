@@ -44,12 +44,14 @@ export function withLinks(text) {
 
 /**
  * Changes what is shown in `box`. Whoever was there by the keyboard, and whose place is gone, goes on in the message
- * field, or where that is not seen, at the button of the view that is.
+ * field, or where that is not seen, at the button of the view that is. A finger stays where it is: on a phone, the
+ * message field would bring the keyboard up.
  */
 export function keepingFocus(box, change) {
   const focused = box.contains(document.activeElement) ? document.activeElement : null;
+  const byKeyboard = focused?.matches(":focus-visible");
   change();
-  if (!focused || focused.isConnected && focused.checkVisibility()) return;
+  if (!byKeyboard || focused.isConnected && focused.checkVisibility()) return;
   const field = byId("message");
   (field.checkVisibility() ? field : document.querySelector(".views [aria-current=true]")).focus();
 }
