@@ -31,7 +31,7 @@ class Debits:
         self._keeper: asyncio.Task[None] | None = None
 
     def count(self, page_id: str, message: Mapping[str, Any]) -> None:
-        """A message is being sent."""
+        """A message is being sent; an empty one stands for another call of the Send API."""
         self._sent[page_id, rates.kind_of(message)] += 1
         self._something.set()
 

@@ -16,9 +16,9 @@ from otn import delivery
 from otn.app import App
 from otn.errors import OtnError, SendError
 from otn.graph.aio import AsyncGraph
-from otn.graph.protocol import Sent, build_send
+from otn.graph.protocol import Sent, build_send, build_sender_action
 from otn.models import Contact
-from otn.policy import Decision
+from otn.policy import Allow, Decision
 from otn.store import Tx
 from otn.store.writer import GroupWriter
 from otn.vault import Vault
@@ -79,6 +79,13 @@ class Doors:
         decide = partial(delivery.may_say, page_id=person.page_id, psid=person.psid, now=self.now())
         # In an SQLite file it is found sooner than a thread that could look, and nobody who writes keeps it waiting.
         return store.look(decide) if store.is_sqlite else await asyncio.to_thread(store.look, decide)
+
+    async def show(self, person: Contact, action: str) -> None:
+        """Show `typing_on` or `mark_seen` where a reply could go out as well. Raises SendError, StoreUnavailable."""
+        if isinstance(await self.may_say(person), Allow):
+            self.debits.count(person.page_id, {})
+            config = self.app.graph_config(person.page_id)
+            await self.graph.send(build_sender_action(config, person.psid, action))
 
     async def post(
         self, page_id: str, recipient: Mapping[str, str], message: Mapping[str, Any], **more: str | None

@@ -5,13 +5,12 @@ Any of it can be missing or refused (User Profile API), so nothing may depend on
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from datetime import datetime, timedelta
 from functools import partial
 
 from channels.doors import Doors
-from channels.errands import Errands
+from channels.errands import Errands, Quiet
 from otn.errors import Refused
 from otn.graph.protocol import build_profile, profile_of
 from otn.models import Contact
@@ -23,35 +22,28 @@ logger = logging.getLogger(__name__)
 FIELDS = ("first_name", "last_name", "locale", "timezone")
 ASK_AGAIN = timedelta(days=30)
 AT_ONCE = 4  # calls under way: the others of the process are for messages
+MOST = 1000  # people in memory; who did not fit is asked for at their next turn
 
 
 class Profiles:
     """What this process still wants to know of people; whom it learns nothing of is asked for at their next turn."""
 
-    def __init__(self, doors: Doors, errands: Errands) -> None:
+    def __init__(self, doors: Doors, quiet: Quiet) -> None:
         self._doors = doors
-        self._errands = errands
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self.errands = Errands("the profile of contact", quiet, at_once=AT_ONCE, most=MOST)
 
     def ask_for(self, person: Contact) -> None:
         """Ask for a person's profile some time soon, if it is not known or old."""
         asked_at, now = person.profile_asked_at, self._doors.now()
         if asked_at is None or now >= asked_at + ASK_AGAIN:
-            # From this turn on: who wants to be forgotten while it waits leaves no name.
-            self._errands.run("the profile", person, partial(self._ask, now))
+            self.errands.run(person.id, partial(self._ask, person, now))
 
-    async def _ask(self, asked_at: datetime, person: Contact) -> None:
-        async with self._room:
-            if not await self._must_be_quiet(person):
-                profile = await self._answer(person)
-                await self._doors.write(lambda tx: contacts.keep_profile(tx, person.id, profile, asked_at))
-
-    async def _must_be_quiet(self, person: Contact) -> bool:
-        """While Graph limits us; and a paused page makes no calls."""
-        if self._errands.must_be_quiet:
-            return True
+    async def _ask(self, person: Contact, asked_at: datetime) -> None:
+        """`asked_at`: in the turn. Who has wanted to be forgotten since then, while this waited, leaves no name."""
         page = await self._doors.read(lambda tx: pages.find(tx, person.page_id))
-        return page is None or page_is_paused(page, self._doors.now())
+        if page is not None and not page_is_paused(page, self._doors.now()):
+            profile = await self._answer(person)
+            await self._doors.write(lambda tx: contacts.keep_profile(tx, person.id, profile, asked_at))
 
     async def _answer(self, person: Contact) -> dict[str, str]:
         """What Graph tells. A refusal is an answer too: nothing, and asked again only after a while."""

@@ -5,27 +5,29 @@ A mark is one more call of Graph for each message, so there are none unless the 
 
 from __future__ import annotations
 
+from functools import partial
+
 from channels.doors import Doors
-from channels.errands import Errands
-from otn.graph.protocol import build_sender_action
+from channels.errands import Errands, Quiet
+from otn.events import Event, EventKind
 from otn.models import Contact
-from otn.policy import Allow
+from otn.store.inbox import InboxRow
+
+# Calls under way: the other connections of the process are for messages.
+AT_ONCE = 10
+MOST = 200  # events; in such a rush the others are answered without a mark
+# What people see in the conversation as theirs.
+_WRITTEN = (EventKind.MESSAGE, EventKind.POSTBACK)
 
 
 class ReadMarks:
     """Sets the marks, where they are wanted."""
 
-    def __init__(self, doors: Doors, errands: Errands) -> None:
+    def __init__(self, doors: Doors, quiet: Quiet) -> None:
         self._doors = doors
-        self._errands = errands
+        self.errands = Errands("the read mark for event", quiet, at_once=AT_ONCE, most=MOST)
 
-    def set_for(self, person: Contact) -> None:
-        """Mark what a person has written as read, some time soon."""
-        if self._doors.app.settings.mark_seen:
-            self._errands.run("a read mark", person, self._set)
-
-    async def _set(self, person: Contact) -> None:
-        """As with typing: only where a reply could go out as well."""
-        if not self._errands.must_be_quiet and isinstance(await self._doors.may_say(person), Allow):
-            config = self._doors.app.graph_config(person.page_id)
-            await self._doors.graph.send(build_sender_action(config, person.psid, "mark_seen"))
+    def set_for(self, person: Contact, row: InboxRow, event: Event) -> None:
+        """Mark what a person wrote as read, some time soon; once, however often its turn has to be tried."""
+        if self._doors.app.settings.mark_seen and event.kind in _WRITTEN and not row.attempts:
+            self.errands.run(row.id, partial(self._doors.show, person, "mark_seen"))

@@ -16,16 +16,15 @@ from rasa.core.lock_store import LockError
 from channels import afterwards
 from channels.doors import Doors, NotNow
 from channels.output import NAME, MessengerOutput
+from channels.read_marks import ReadMarks
 from channels.tracker import Conversation, Lately
 from channels.tracker_store import kept_turns
 from channels.understanding import Sign, Words, metadata_of, understand
 from otn import asking
 from otn.errors import OtnError
 from otn.events import Event, EventKind
-from otn.graph.protocol import build_sender_action
 from otn.intake import INBOX_KEPT, reread
 from otn.models import Contact, Topic
-from otn.policy import Allow
 from otn.store import topics
 from otn.store.inbox import InboxRow
 
@@ -53,6 +52,7 @@ class Turn:
     person: Contact
     sender_id: str
     typing_after: float
+    read_marks: ReadMarks
     sent: Sequence[afterwards.FollowUp] = ()
 
     async def run(self, row: InboxRow) -> bool:
@@ -68,6 +68,7 @@ class Turn:
         async with self._lock():
             lately = await self._conversation.lately(row.event_key, afterwards.DECISION_SLOTS)
             if not await self._had_turn(row, event, lately):
+                self.read_marks.set_for(self.person, row, event)
                 async with self._typing():
                     await self._handle(row.event_key, event, said, lately)
         return True
@@ -175,6 +176,4 @@ class Turn:
     async def _type_later(self) -> None:
         await asyncio.sleep(self.typing_after)
         with suppress(OtnError):
-            if isinstance(await self.doors.may_say(self.person), Allow):
-                config = self.doors.app.graph_config(self.person.page_id)
-                await self.doors.graph.send(build_sender_action(config, self.person.psid, "typing_on"))
+            await self.doors.show(self.person, "typing_on")

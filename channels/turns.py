@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from channels import afterwards
 from channels.doors import Doors, NotNow, fault
-from channels.errands import Errands
+from channels.errands import Quiet
 from channels.profiles import Profiles
 from channels.quicken import quicken
 from channels.read_marks import ReadMarks
@@ -80,9 +80,9 @@ class Turns:
         self._doors = doors
         self._agent = agent
         self._pace = pace
-        self.errands = Errands(doors)
-        self._profiles = Profiles(doors, self.errands)
-        self._read_marks = ReadMarks(doors, self.errands)
+        quiet = Quiet(doors.now)
+        self.profiles = Profiles(doors, quiet)
+        self.read_marks = ReadMarks(doors, quiet)
         self._owner = f"rasa:{uuid4()}"
         self._turnstile = Turnstile()
         self._waiting: dict[int, None] = {}  # a set that keeps its order
@@ -113,12 +113,13 @@ class Turns:
         self._stopping = True
         for keeper in self._keepers:
             keeper.cancel()
-        await asyncio.gather(*self._keepers, self.errands.stop(), return_exceptions=True)
+        await asyncio.gather(*self._keepers, return_exceptions=True)
         if self._leaders:
             _ended, late = await asyncio.wait(self._leaders.values(), timeout=self._pace.drain)
             for leader in late:
                 leader.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        await asyncio.gather(self.profiles.errands.stop(), self.read_marks.errands.stop())
         with suppress(StoreUnavailable):
             await self._give_back(*self._leased)
 
@@ -246,11 +247,11 @@ class Turns:
             person=step.claim.person,
             sender_id=step.claim.sender_id,
             typing_after=self._pace.typing_after,
+            read_marks=self.read_marks,
             sent=step.sent,
         )
         if step.claim.row is not None:
-            self._read_marks.set_for(step.claim.person)
-            self._profiles.ask_for(step.claim.person)
+            self.profiles.ask_for(step.claim.person)
             return await self._run(turn, step.claim.row)
         if not await turn.forget():
             raise NotNow("a message to them is on its way")

@@ -214,7 +214,8 @@ class OnAir:
         while self.line.turns._leaders or outbox.waiting():
             await self.line.turns.finish()
             await asyncio.sleep(0)
-        await self.line.turns.errands.finish()
+        for beside in (self.line.turns.profiles, self.line.turns.read_marks):
+            await beside.errands.finish()
 
     async def sweep(self) -> None:
         """Let the channel look for what waits, and finish it."""

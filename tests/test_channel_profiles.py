@@ -81,7 +81,7 @@ async def test_when_graph_limits_us_nobody_is_asked_for(air: OnAir) -> None:
     await speaks(air)
     await speaks(air)
     assert known(air)[0] is None
-    air.line.turns.errands._quiet_until -= timedelta(hours=25)
+    air.line.turns.profiles.errands._quiet._until -= timedelta(hours=25)
     await speaks(air)
     assert known(air)[0] == "Ada"
 
@@ -123,12 +123,12 @@ async def test_who_wants_to_be_forgotten_meanwhile_leaves_no_name(
 async def test_who_was_forgotten_before_the_call_began_leaves_no_name(air: OnAir) -> None:
     async with AsyncExitStack() as others:
         for _ in range(AT_ONCE):
-            await others.enter_async_context(air.line.turns._profiles._room)
+            await others.enter_async_context(air.line.turns.profiles.errands._room)
         await air.deliver(message("7007", "hello"))
         await air.line.turns.finish()
         with air.app.store.begin() as tx:
             person = contacts.get(tx, 1)
             privacy.request_erasure(tx, person, who="operator", now=air.app.clock())
             assert privacy.erase(tx, 1, air.app.clock())
-    await air.line.turns.errands.finish()
+    await air.line.turns.profiles.errands.finish()
     assert known(air) == (None, None, None, None)
