@@ -424,12 +424,17 @@ class Reader:
         in_block = self._block.get(_IN_CREDENTIALS["MESSENGER_MARK_SEEN"])
         if isinstance(in_block, bool):  # the only key that need not be a text
             return in_block
-        found = self._find("MESSENGER_MARK_SEEN")
-        if found is not None and found.text not in ("true", "false"):
+        where, text = f"credentials.yml: {_IN_CREDENTIALS['MESSENGER_MARK_SEEN']}", in_block
+        if in_block is None or isinstance(in_block, str):
+            found = self._find("MESSENGER_MARK_SEEN")
+            if found is None:
+                return False
+            where, text = found.where, found.text
+        if text not in ("true", "false"):
             self.problems.append(
-                f"{found.where} is neither true nor false: write true for read marks, or leave it out"
+                f"{where} is neither true nor false: write true for read marks, or leave it out"
             )
-        return found is not None and found.text == "true"
+        return text == "true"
 
     def _sends_per_second(self) -> float:
         found = self._find("OTN_SENDS_PER_SECOND")
