@@ -268,7 +268,7 @@ def retry(
     broadcasts.lock(tx, broadcast_id)
     planned = _retriable(tx, broadcast_id)
     total = 0
-    for page_id, delivery_ids in batches.to_retry(tx, parts, reasons, now, ROWS).items():
+    for page_id, delivery_ids in batches.to_retry(tx, broadcast_id, parts, reasons, now, ROWS).items():
         chunk_id = chunks.with_room(tx, planned, page_id, now, len(delivery_ids))
         batches.requeue(tx, delivery_ids, chunk_id)
         chunks.set_size(tx, chunk_id)

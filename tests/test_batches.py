@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def settle(store: Store, answers: Answers, now: datetime) -> list[Answered]:
 
 
 def try_again(tx: Tx, broadcast_id: int, reasons: Collection[str], now: datetime) -> int:
-    """As `otn broadcasts retry` does, in one transaction."""
+    """As `otn broadcasts retry` does, but in one transaction, and up to ROWS of each few parts."""
     return sum(
         broadcasts.retry(tx, broadcast_id, parts, reasons, who="ann", now=now)
         for parts in broadcasts.parts_to_retry(tx, broadcast_id)
@@ -335,6 +336,18 @@ def test_nobody_in_a_later_part_is_forgotten_when_they_are_tried_again(
     assert (playing.planned.state.value, playing.counts()) == ("finished", {"sent": 5, "refused": 1})
     with playing.store.begin() as tx:
         assert try_again(tx, playing.id, ["cannot_receive_now"], playing.now - HOUR) == 0
+
+
+def test_a_broadcast_tries_nobody_of_another_again(make: Make) -> None:
+    playing = Campaign(make, "7001")
+    playing.send(Refused(Refusal.CANNOT_RECEIVE_NOW, code=10, subcode=2018108, detail="not now"))
+    playing.end()
+    other = Campaign(make, "7002", topic="news")
+    with playing.store.begin() as tx:
+        (parts,) = broadcasts.parts_to_retry(tx, playing.id)
+        retry = partial(broadcasts.retry, tx, reasons=["cannot_receive_now"], who="ann", now=playing.now)
+        assert retry(other.id, parts) == 0
+        assert retry(playing.id, parts) == 1
 
 
 def two_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> tuple[Campaign, Campaign]:

@@ -220,7 +220,7 @@ HOT: dict[str, tuple[str, Callable[[Tx], Any]]] = {
     ),
     "whom to try again": (
         "ix_delivery_chunk_id",
-        lambda tx: batches.to_retry(tx, range(1, 11), ["no_token"], NOW, 200),
+        lambda tx: batches.to_retry(tx, 1, range(1, 11), ["no_token"], NOW, 200),
     ),
 }
 BIG = ("contact", "otn_token", "delivery", "chunk")

@@ -12,13 +12,12 @@ from otn.models import Contact, Delivery, DeliveryState, Route
 from otn.store import chunks
 from otn.store.deliveries import COLUMNS, NEW, NO_ERROR, made
 from otn.store.engine import Tx, db_epoch
-from otn.store.schema import contact, delivery, topic
+from otn.store.schema import chunk, contact, delivery, topic
 from otn.store.statements import insert_new
 
 _QUEUED = DeliveryState.QUEUED.value
 _SENDING = DeliveryState.SENDING.value
 _UNKNOWN = DeliveryState.UNKNOWN.value
-_WITHOUT_MESSAGE = (DeliveryState.REFUSED.value, DeliveryState.SKIPPED.value)
 
 
 def add_members(tx: Tx, rows: list[dict[str, Any]]) -> None:
@@ -160,14 +159,18 @@ def settle_all_sent(tx: Tx, sent: Sequence[tuple[int, str | None]], now: datetim
 
 
 def to_retry(
-    tx: Tx, parts: Collection[int], reasons: Collection[str], until: datetime, limit: int
+    tx: Tx, broadcast_id: int, parts: Collection[int], reasons: Collection[str], until: datetime, limit: int
 ) -> dict[str, list[int]]:
-    """Deliveries in these chunks that ended until then without a message for one of these reasons, by Page."""
+    """Deliveries of a broadcast that ended until then without a message for one of these reasons, by Page.
+
+    `parts`: in which of its chunks to look; who is in another, or in one that is not finished, is left alone.
+    """
     query = (
         sa.select(contact.c.page_id, delivery.c.id)
-        .select_from(delivery.join(contact))
+        .select_from(delivery.join(contact).join(chunk, chunk.c.id == delivery.c.chunk_id))
         .where(delivery.c.chunk_id.in_(list(parts)))
-        .where(delivery.c.state.in_(_WITHOUT_MESSAGE), delivery.c.reason.in_(list(reasons)))
+        .where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.isnot(None))
+        .where(delivery.c.state.in_(chunks.WITHOUT_MESSAGE), delivery.c.reason.in_(list(reasons)))
         .where(delivery.c.settled_at <= until)
         .limit(limit)
     )
@@ -183,7 +186,7 @@ def requeue(tx: Tx, delivery_ids: Sequence[int], chunk_id: int) -> None:
     left = list(tx.execute(old).scalars())
     tx.execute(
         delivery.update()
-        .where(delivery.c.id.in_(delivery_ids), delivery.c.state.in_(_WITHOUT_MESSAGE))
+        .where(delivery.c.id.in_(delivery_ids), delivery.c.state.in_(chunks.WITHOUT_MESSAGE))
         .values(
             state=_QUEUED,
             chunk_id=chunk_id,

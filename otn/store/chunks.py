@@ -22,7 +22,7 @@ from otn.store.schema import broadcast, chunk, delivery, page
 MEMBERS_A_CHUNK = (
     500  # at most; enough for all lanes of a sender, whose last messages leave most of them idle
 )
-CHUNKS_A_LOOK = 10  # of a cancelled broadcast
+CHUNKS_A_LOOK = 10  # of a cancelled broadcast, or of one that is tried again
 
 _COLUMNS = tuple(chunk.c[name] for name in Chunk.__dataclass_fields__)
 _QUEUED, _SENDING, _UNKNOWN = (
@@ -30,6 +30,7 @@ _QUEUED, _SENDING, _UNKNOWN = (
     DeliveryState.SENDING.value,
     DeliveryState.UNKNOWN.value,
 )
+WITHOUT_MESSAGE = (DeliveryState.REFUSED.value, DeliveryState.SKIPPED.value)
 # What may still change after the sender has done with it: an echo may come, or a day may pass.
 _MAY_CHANGE = (_UNKNOWN, DeliveryState.UNCONFIRMED.value)
 _FREE = chunk.c.lease_until.is_(None) | (chunk.c.lease_until < db_epoch())
@@ -209,11 +210,10 @@ def to_retry(tx: Tx, broadcast_id: int) -> list[int]:
     """The finished chunks of a broadcast in which somebody may have got no message."""
     query = sa.select(chunk.c.id, chunk.c.counts).order_by(chunk.c.id)
     query = query.where(chunk.c.broadcast_id == broadcast_id, chunk.c.done_at.isnot(None))
-    without = (DeliveryState.REFUSED.value, DeliveryState.SKIPPED.value)
     return [
         row.id
         for row in tx.execute(query)
-        if _is_open(row.counts) or any((row.counts or {}).get(state) for state in without)
+        if _is_open(row.counts) or any((row.counts or {}).get(state) for state in WITHOUT_MESSAGE)
     ]
 
 
