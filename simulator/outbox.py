@@ -35,6 +35,9 @@ class State(Protocol):
     def subscribed(self, page_id: str, field: str) -> bool:
         """Whether the app gets this kind of event from this Page."""
 
+    def subscription(self, page_id: str) -> int:
+        """Which of its subscriptions to this Page the app has, or had last: counted from 0."""
+
     def unsubscribe(self, page_id: str) -> None:
         """Take the app off the Page."""
 
@@ -92,7 +95,8 @@ class Outbox:
         self._batches: dict[str, Batch] = {}
         self._timers: set[asyncio.TimerHandle] = set()
         self._held: list[tuple[Event, asyncio.TimerHandle]] = []
-        self._failing_since: dict[str, float] = {}
+        # By Page and subscription: whoever subscribes again has another hour.
+        self._failing_since: dict[tuple[str, int], float] = {}
         self._number = 0
         self._epoch = 0  # counts resets: what was on its way then is not repeated
 
@@ -239,7 +243,7 @@ class Outbox:
         self._note(parcel, status, note, self._state.monotonic() - started)
         _resolve(parcel.pending, Answer(status=status, attempts=parcel.attempts, note=note))
         if status == 200:
-            self._failing_since.pop(parcel.page_id, None)
+            self._failing_since.pop(self._subscription_of(parcel), None)
         elif parcel.epoch == self._epoch:
             self._try_again(parcel)
         else:
@@ -263,7 +267,7 @@ class Outbox:
     def _try_again(self, parcel: Parcel) -> None:
         """Repeat later; give the parcel up after the last delay, and the app after an hour of failures (HOOKS)."""
         settings = self._state.settings
-        since = self._failing_since.setdefault(parcel.page_id, self._state.monotonic())
+        since = self._failing_since.setdefault(self._subscription_of(parcel), self._state.monotonic())
         if self._state.monotonic() - since >= settings.unsubscribe_after:
             self._give_up(
                 parcel,
@@ -271,13 +275,19 @@ class Outbox:
                 unsubscribed=True,
             )
             self._state.unsubscribe(parcel.page_id)
-            del self._failing_since[parcel.page_id]  # whoever subscribes again has another hour
-        elif not any(self._state.subscribed(event.page_id, event.field) for event in parcel.events):
-            self._give_up(parcel, "the app was unsubscribed from the Page")
         elif parcel.attempts > len(settings.retry_delays):
             self._give_up(parcel, "no attempt is left")
         else:
-            self._later(settings.retry_delays[parcel.attempts - 1], lambda: self._queue.put_nowait(parcel))
+            self._later(settings.retry_delays[parcel.attempts - 1], lambda: self._repeat(parcel))
+
+    def _repeat(self, parcel: Parcel) -> None:
+        if any(self._state.subscribed(event.page_id, event.field) for event in parcel.events):
+            self._queue.put_nowait(parcel)
+        else:
+            self._give_up(parcel, "the app was unsubscribed from the Page")
+
+    def _subscription_of(self, parcel: Parcel) -> tuple[str, int]:
+        return parcel.page_id, self._state.subscription(parcel.page_id)
 
     def _give_up(self, parcel: Parcel, note: str, *, unsubscribed: bool = False) -> None:
         psids = dict.fromkeys(event.psid for event in parcel.events)

@@ -56,6 +56,7 @@ def subscribe(state: PageState, found: Json) -> Outcome:
     names = wanted.split(",") if isinstance(wanted, str) else wanted
     if names is not None and not _are_names(names):
         return _refuse(Refusal(rule="subscribed_fields must be a list of names (HOOKS)"))
+    state.subscription += not state.fields
     state.fields = frozenset(name.strip() for name in names) if names else ALL_FIELDS
     return Outcome({"success": True})
 

@@ -44,6 +44,7 @@ class PageState:
     page: Page
     proof: str = field(repr=False)
     fields: frozenset[str] = ALL_FIELDS  # empty: the app is not subscribed
+    subscription: int = 0  # how often it has subscribed again since the start
     messenger_profile: Json = field(default_factory=dict)
     calls: deque[float] = field(default_factory=deque)
     media_calls: deque[float] = field(default_factory=deque)
@@ -90,6 +91,10 @@ class World:
     def subscribed(self, page_id: str, field: str) -> bool:
         """Whether the app gets this kind of event from this Page (HOOKS)."""
         return field in self.pages[page_id].fields
+
+    def subscription(self, page_id: str) -> int:
+        """Which of its subscriptions to this Page the app has, or had last: counted from 0."""
+        return self.pages[page_id].subscription
 
     def unsubscribe(self, page_id: str) -> None:
         """Take the app off a Page; POST /{page}/subscribed_apps brings it back."""

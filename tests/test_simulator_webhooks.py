@@ -265,18 +265,36 @@ async def test_after_an_hour_of_failures_the_app_is_unsubscribed(stage: Stage) -
     assert stage.world.subscribed(PAGE_ID, "messages"), "another hour begins"
 
 
-async def test_what_waits_is_not_repeated_for_an_app_that_was_unsubscribed(stage: Stage) -> None:
+async def test_what_fails_beside_the_end_of_a_subscription_is_no_failure_of_the_next(stage: Stage) -> None:
+    await stage.settings(unsubscribe_after=0, retry_delays=[3600])
+    psid = await stage.person()
     stage.bot.silent = True
-    on_its_way = asyncio.ensure_future(stage.do(await stage.person(), "message", text="hi"))
-    await stage.bot.until(lambda: len(stage.bot.received) == 1)
-    credentials = {"access_token": "page-access-token"}
-    await stage.call("DELETE", f"/v26.0/{PAGE_ID}/subscribed_apps", json=credentials)
-    stage.bot.answers.append(500)
+    both = [asyncio.ensure_future(stage.do(psid, "message", text=each)) for each in ("one", "two")]
+    await stage.bot.until(lambda: len(stage.bot.received) == 2)
+    stage.bot.answers.extend([500, 500])
     stage.bot.silent = False
     stage.bot.release()
-    await on_its_way
+    await asyncio.gather(*both)
+    assert not stage.world.subscribed(PAGE_ID, "messages")
+
+    await stage.settings(unsubscribe_after=3600)
+    stage.monotonic.value += 2 * 3600
+    credentials = {"access_token": "page-access-token"}
+    await stage.call("POST", f"/v26.0/{PAGE_ID}/subscribed_apps", json=credentials)
+    stage.bot.answers.append(500)
+    await stage.do(psid, "message", text="three")
+    assert stage.world.subscribed(PAGE_ID, "messages")
+
+
+async def test_what_waits_is_not_repeated_for_an_app_that_was_unsubscribed(stage: Stage) -> None:
+    stage.bot.answers.append(500)
+    await stage.settings(retry_delays=[0.2])
+    await stage.do(await stage.person(), "message", text="hi")
+    credentials = {"access_token": "page-access-token"}
+    await stage.call("DELETE", f"/v26.0/{PAGE_ID}/subscribed_apps", json=credentials)
 
     assert await journalled(stage, Kind.WEBHOOK, given_up="the app was unsubscribed from the Page")
+    assert len(stage.bot.received) == 1
     assert stage.world.stats()["webhooks_waiting"] == 0
 
 
