@@ -759,7 +759,7 @@ async def test_an_answer_from_before_a_reset_brings_nobody_back(chat: Chat) -> N
     chat.world.reset()
     await expect(page.get_by_text("You are Ada, and Demo Shop has not heard from you yet.")).to_be_visible()
     released.set()
-    await expect(page.get_by_role("alert").filter(has_text="Everybody was forgotten")).to_be_visible()
+    await expect(page.get_by_role("alert").filter(has_text="Everything was read anew")).to_be_visible()
     await expect(page.locator("#people-list .person")).to_have_count(1)
     assert chat.psid != old
 

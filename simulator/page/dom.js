@@ -43,15 +43,15 @@ export function withLinks(text) {
 }
 
 /**
- * Changes what is shown in `box`. Whoever was there by the keyboard, and whose place is gone, goes on in the message
+ * Changes what is shown in `box`. Whoever was there, and whose place is gone, goes on in the message
  * field, or where that is not seen, at the button of the view that is. A finger stays where it is: on a phone, the
  * message field would bring the keyboard up.
  */
 export function keepingFocus(box, change) {
   const focused = box.contains(document.activeElement) ? document.activeElement : null;
-  const byKeyboard = focused?.matches(":focus-visible");
+  const isTouched = matchMedia("(pointer: coarse)").matches && !focused?.matches(":focus-visible");
   change();
-  if (!byKeyboard || focused.isConnected && focused.checkVisibility()) return;
+  if (!focused || isTouched || focused.isConnected && focused.checkVisibility()) return;
   const field = byId("message");
   (field.checkVisibility() ? field : document.querySelector(".views [aria-current=true]")).focus();
 }

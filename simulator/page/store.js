@@ -14,13 +14,14 @@ const LATER_MS = 500;
 const FEW = 5;
 const WHO = "person";
 
-class Forgotten extends Error {}
+/** What was asked for before a reset, or before the page found the simulator again. */
+class Outdated extends Error {}
 
 export class Store {
   #model;
   #asked = new Map();
   #stale = new Set(); // the keys of people whom one is not, and who have changed
-  #resets = 0;
+  #beginnings = 0;
 
   constructor(model) {
     this.#model = model;
@@ -58,7 +59,7 @@ export class Store {
   /** Everything anew: at the start, after a reset, and when the simulator was started again. */
   #begin(facts) {
     const model = this.#model;
-    this.#resets += 1;
+    this.#beginnings += 1;
     this.#forgetWishes();
     model.forget();
     Object.assign(model, { pages: facts.pages, botAddress: facts.bot, clockIsShared: facts.clock_is_shared, helloLast: facts.last });
@@ -76,12 +77,12 @@ export class Store {
   }
 
   async loadFaults() {
-    this.#model.faults = await get("/faults");
+    this.#model.faults = await this.#current(get("/faults"));
     this.#model.changed("faults");
   }
 
   async loadSettings() {
-    this.#model.settings = await get("/settings");
+    this.#model.settings = await this.#current(get("/settings"));
     this.#model.changed("settings");
   }
 
@@ -122,7 +123,7 @@ export class Store {
   }
 
   async changeSettings(changes) {
-    this.#model.settings = await patch("/settings", changes);
+    this.#model.settings = await this.#current(patch("/settings", changes));
     this.#model.changed("settings");
   }
 
@@ -153,12 +154,13 @@ export class Store {
     this.#model.keepPerson(await this.#current(get(personPath(person))));
   }
 
-  /** An answer, unless there was a reset meanwhile: whom it tells of is no more. */
+  /** An answer, unless everything was read anew meanwhile: after a reset, what it tells of is no more. */
   async #current(asked) {
-    const resets = this.#resets;
-    const answer = await asked;
-    if (resets !== this.#resets) throw new Forgotten("Everybody was forgotten meanwhile.");
-    return answer;
+    const beginnings = this.#beginnings;
+    const [answer] = await Promise.allSettled([asked]);
+    if (beginnings !== this.#beginnings) throw new Outdated("Everything was read anew meanwhile: look whether it is as you want it.");
+    if (answer.status === "rejected") throw answer.reason;
+    return answer.value;
   }
 
   /** After a reset, those who were to be asked for are no more. */
@@ -180,7 +182,7 @@ export class Store {
   /** What nobody clicked for: while the simulator is gone, the header tells why it fails. */
   #do(work) {
     work().catch((error) => {
-      if (this.#model.connected && !(error instanceof Forgotten)) complain(error);
+      if (this.#model.connected && !(error instanceof Outdated)) complain(error);
     });
   }
 }
