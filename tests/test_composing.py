@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_messages import URL, payload_of
+from test_wording import FAMILY
 
 from otn import messages
 from otn.composing import NotOneMessage, as_one_message, from_response
 from otn.errors import OtnError
 from otn.messages import problems
 from simulator.content import broken_rules
-
-URL = "https://shop.example/x"
-FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"  # one character to a reader, five to Python
 
 
 def said(**response: Any) -> list[dict[str, Any]]:
@@ -29,10 +28,6 @@ def said(**response: Any) -> list[dict[str, Any]]:
 
 def taps(count: int) -> list[dict[str, Any]]:
     return [{"title": f"Choice {n}", "payload": f"/choose{n}"} for n in range(count)]
-
-
-def payload_of(message: dict[str, Any]) -> dict[str, Any]:
-    return dict(message["attachment"]["payload"])
 
 
 def test_a_text_is_a_text_and_a_blank_line_begins_the_next_as_in_rasas_own_channels() -> None:

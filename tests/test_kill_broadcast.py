@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from campaign import try_again
 from havoc import FAULTS, OPEN_QUESTIONS, Findings, Scene, crowd, judge, scene
-from test_batches import try_again
 
 from otn import broadcasts, worker
 from otn.delivery import LEASE_SECONDS

@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from campaign import Campaign
 from conftest import Make
-from test_batches import Campaign
 
 from otn.errors import ConfigError
 from otn.store import Store, contacts, migrate

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from campaign import settle, try_again
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
-from test_batches import settle, try_again
 from test_promises import HOUR, Flight, Promises, ends, faults, hurry, mostly, rarely, said, topic_names
 
 from otn import batches, broadcasts, scheduler
