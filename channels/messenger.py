@@ -25,6 +25,7 @@ from channels import body, deletion, notify
 from channels.doors import Doors, fault
 from channels.output import NAME, MessengerOutput
 from channels.own_pages import OwnPages
+from channels.quick_start import hasten_skops
 from channels.turns import Pace, Turns
 from otn import intake
 from otn.app import App, compose
@@ -61,6 +62,7 @@ class MessengerInput(InputChannel):  # type: ignore[misc] # Rasa ships no types
         for name in ("channels", "otn"):
             # Of their own, as Rasa's loggers: while the model loads, some library silences the root.
             logging.getLogger(name).setLevel(os.environ.get("LOG_LEVEL", "INFO"))
+        hasten_skops()  # Rasa loads the model after its channels
         try:
             app = compose(settings_from_channel(credentials))
         except (ConfigError, StoreUnavailable) as exc:

@@ -49,7 +49,9 @@ def check_stories(root: Path) -> int:
     """Let Rasa predict every action of the test stories with the trained model."""
     started = time.monotonic()
     options = ["--stories", str(STORIES), "--model", str(train.MODEL), "--out", str(RESULTS)]
-    code, output = rasa(root, "test", "core", "--fail-on-prediction-errors", "--no-plot", *options)
+    code, output = rasa(
+        root, "test", "core", "--fail-on-prediction-errors", "--no-plot", *options, with_model=True
+    )
     wrong = complaints(output)
     if code or wrong:
         told = output.partition("WrongPredictionException: ")[2].splitlines() or output.splitlines()[-20:]
@@ -61,9 +63,10 @@ def check_stories(root: Path) -> int:
     return 0
 
 
-def rasa(root: Path, *arguments: str) -> tuple[int, str]:
+def rasa(root: Path, *arguments: str, with_model: bool = False) -> tuple[int, str]:
     """Run a command of Rasa's in a project; return its exit code and everything it printed, without colours."""
-    command = [sys.executable, "-m", "rasa", *arguments]
+    program = train.RASA_WITH_MODEL if with_model else (sys.executable, "-m", "rasa")
+    command = [*program, *arguments]
     done = subprocess.run(
         command, cwd=root, env={**os.environ, **train.QUIET}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -23,6 +23,9 @@ INPUTS: Final = ("config.yml", "domain.yml", "domain", "data")
 # `make test` validates, once. Of stories glued together (augmentation) neither of the two policies would learn
 # anything: memory and rules leave them out.
 SWIFT: Final = ("--skip-validation", "--augmentation", "0")
+# `rasa`, for what writes or reads a model: skops, which holds its classifier, is imported in three seconds before
+# TensorFlow, and in twelve after it (channels/quick_start.py).
+RASA_WITH_MODEL: Final = (sys.executable, "-c", "import skops.io; from rasa.__main__ import main; main()")
 QUIET: Final = {
     "RASA_TELEMETRY_ENABLED": "false",  # also keeps Sentry off
     "SQLALCHEMY_SILENCE_UBER_WARNING": "1",
@@ -70,9 +73,7 @@ def train(root: Path) -> int:
     fresh = root / ".otn" / "train"
     fresh.mkdir(parents=True, exist_ok=True)
     command = [
-        sys.executable,
-        "-m",
-        "rasa",
+        *RASA_WITH_MODEL,
         "train",
         "--out",
         str(fresh),
