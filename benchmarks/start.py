@@ -87,8 +87,8 @@ def _finding(starts: Starts, processes: dict[str, Memory], help_ms: float, rasa_
             *([name, "", f"{each.rss:.0f}", f"{each.pss:.0f}"] for name, each in processes.items()),
         ],
         says=[
-            f"Medians of {len(starts['rest'])} interleaved starts; our channel makes {ours - rest:+.1f} s of it, "
-            f"{GRAPH_SECONDS:.1f} s of that for asking Graph whose token it has.",
+            f"Medians of {len(starts['rest'])} interleaved starts; with our channel {abs(ours - rest):.1f} s "
+            f"{'later' if ours > rest else 'sooner'}, and {GRAPH_SECONDS:.1f} s of it ask Graph whose token it has.",
             f"Memory just after the start; `otn --help` takes {help_ms / rasa_help_ms:.2f} of `rasa --help`.",
             met(f"`otn --help` within {HELP_MS:.0f} ms", help_ms < HELP_MS),
         ],
