@@ -83,8 +83,8 @@ class Doors:
     async def show(self, person: Contact, action: str) -> None:
         """Show `typing_on` or `mark_seen` where a reply could go out as well. Raises SendError, StoreUnavailable."""
         if isinstance(await self.may_say(person), Allow):
-            self.debits.count(person.page_id, {})
             config = self.app.graph_config(person.page_id)
+            self.debits.count(person.page_id, {})
             await self.graph.send(build_sender_action(config, person.psid, action))
 
     async def post(

@@ -68,9 +68,8 @@ class Turn:
         async with self._lock():
             lately = await self._conversation.lately(row.event_key, afterwards.DECISION_SLOTS)
             if not await self._had_turn(row, event, lately):
-                self.read_marks.set_for(self.person, row, event)
                 async with self._typing():
-                    await self._handle(row.event_key, event, said, lately)
+                    await self._handle(row, event, said, lately)
         return True
 
     async def forget(self) -> bool:
@@ -96,7 +95,8 @@ class Turn:
             return await self._conversation.had_turn(row.event_key)
         return lately.had_turn
 
-    async def _handle(self, key: str, event: Event, said: Words | Sign, lately: Lately) -> None:
+    async def _handle(self, row: InboxRow, event: Event, said: Words | Sign, lately: Lately) -> None:
+        key = row.event_key
         output = MessengerOutput(
             self.doors,
             person=self.person,
@@ -113,6 +113,7 @@ class Turn:
             metadata=metadata_of(event),
         )
         await afterwards.prepare(self.doors, self.agent, self.sent, message, lately)
+        self.read_marks.set_for(self.person, row, event)  # from here on it counts as an attempt
         turns: set[str | None] = set()
         told = kept_turns.set(turns)
         try:

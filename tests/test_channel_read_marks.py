@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from on_air import PAGE, OnAir, message, on_air, opt_in
 
+from channels.doors import NotNow
 from channels.read_marks import AT_ONCE
 from otn.store import pages
 
@@ -99,6 +100,19 @@ async def test_marks_leave_connections_to_messages(air: OnAir) -> None:
     await asyncio.wait_for(air.line.turns.finish(), 20)
     assert air.heard("7007") == ["hi"] * (AT_ONCE + 5)
     assert air.line.turns.read_marks.errands._room.locked(), "five wait for those that are under way"
+
+
+async def test_a_turn_that_cannot_begin_marks_nothing(air: OnAir, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def cannot(*_args: Any) -> None:
+        raise NotNow("the tracker store did not keep a follow-up")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("channels.afterwards.prepare", cannot)
+        await writes(air)
+        await air.sweep()
+        assert marks(air) == 0
+    await air.sweep()
+    assert marks(air) == 1
 
 
 async def test_a_mark_that_fails_costs_nothing(air: OnAir) -> None:
