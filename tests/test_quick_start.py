@@ -21,7 +21,7 @@ from skops.io import _trusted_types, _utils
 print(_utils.whichmodule.__module__)
 print({name: value for name, value in sorted(vars(_trusted_types).items()) if name.endswith("_NAMES")})
 hasten_skops()
-assert waiting() == 0, "it is done, or too late"
+assert waiting() == (sys.argv[1] == "hastened"), "it is too late for another"
 """
 
 
