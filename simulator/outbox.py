@@ -232,7 +232,7 @@ class Outbox:
             await self._deliver(await self._queue.get())
 
     async def _deliver(self, parcel: Parcel) -> None:
-        started = self._state.monotonic()
+        started, subscription = self._state.monotonic(), self._subscription_of(parcel)
         headers = {
             "Content-Type": "application/json",
             SIGNATURE_HEADER: sign(self._state.config.app_secret, parcel.raw),
@@ -243,9 +243,9 @@ class Outbox:
         self._note(parcel, status, note, self._state.monotonic() - started)
         _resolve(parcel.pending, Answer(status=status, attempts=parcel.attempts, note=note))
         if status == 200:
-            self._failing_since.pop(self._subscription_of(parcel), None)
+            self._failing_since.pop(subscription, None)
         elif parcel.epoch == self._epoch:
-            self._try_again(parcel)
+            self._try_again(parcel, subscription)
         else:
             self._give_up(parcel, "the simulator was reset")
 
@@ -264,10 +264,10 @@ class Outbox:
             windows=[event.window for event in parcel.events if event.window] or None,
         )
 
-    def _try_again(self, parcel: Parcel) -> None:
+    def _try_again(self, parcel: Parcel, subscription: tuple[str, int]) -> None:
         """Repeat later; give the parcel up after the last delay, and the app after an hour of failures (HOOKS)."""
         settings = self._state.settings
-        since = self._failing_since.setdefault(self._subscription_of(parcel), self._state.monotonic())
+        since = self._failing_since.setdefault(subscription, self._state.monotonic())
         if self._state.monotonic() - since >= settings.unsubscribe_after:
             self._give_up(
                 parcel,

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import accumulate
 from typing import Any
 
@@ -266,8 +266,12 @@ async def test_after_an_hour_of_failures_the_app_is_unsubscribed(stage: Stage) -
 
 
 async def test_what_fails_beside_the_end_of_a_subscription_is_no_failure_of_the_next(stage: Stage) -> None:
-    await stage.settings(unsubscribe_after=0, retry_delays=[3600])
+    await stage.settings(retry_delays=[])
     psid = await stage.person()
+    stage.bot.answers.append(500)
+    await stage.do(psid, "message", text="zero")
+    stage.monotonic.value += 3600
+    stage.bot.received.clear()
     stage.bot.silent = True
     both = [asyncio.ensure_future(stage.do(psid, "message", text=each)) for each in ("one", "two")]
     await stage.bot.until(lambda: len(stage.bot.received) == 2)
@@ -277,7 +281,6 @@ async def test_what_fails_beside_the_end_of_a_subscription_is_no_failure_of_the_
     await asyncio.gather(*both)
     assert not stage.world.subscribed(PAGE_ID, "messages")
 
-    await stage.settings(unsubscribe_after=3600)
     stage.monotonic.value += 2 * 3600
     credentials = {"access_token": "page-access-token"}
     await stage.call("POST", f"/v26.0/{PAGE_ID}/subscribed_apps", json=credentials)
@@ -286,12 +289,18 @@ async def test_what_fails_beside_the_end_of_a_subscription_is_no_failure_of_the_
     assert stage.world.subscribed(PAGE_ID, "messages")
 
 
-async def test_what_waits_is_not_repeated_for_an_app_that_was_unsubscribed(stage: Stage) -> None:
+async def test_what_waits_is_not_repeated_for_an_app_that_was_unsubscribed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting: list[Callable[[], object]] = []
+    monkeypatch.setattr(stage.world.outbox, "_later", lambda _seconds, act: waiting.append(act))
     stage.bot.answers.append(500)
-    await stage.settings(retry_delays=[0.2])
+    await stage.settings(retry_delays=[3600])
     await stage.do(await stage.person(), "message", text="hi")
     credentials = {"access_token": "page-access-token"}
     await stage.call("DELETE", f"/v26.0/{PAGE_ID}/subscribed_apps", json=credentials)
+    for act in waiting:  # an hour later
+        act()
 
     assert await journalled(stage, Kind.WEBHOOK, given_up="the app was unsubscribed from the Page")
     assert len(stage.bot.received) == 1
