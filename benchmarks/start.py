@@ -88,7 +88,8 @@ def _finding(starts: Starts, processes: dict[str, Memory], help_ms: float, rasa_
         ],
         says=[
             f"Medians of {len(starts['rest'])} interleaved starts; with our channel {abs(ours - rest):.1f} s "
-            f"{'later' if ours > rest else 'sooner'}, and {GRAPH_SECONDS:.1f} s of it ask Graph whose token it has.",
+            f"{'later, of which' if ours > rest else 'sooner, although'} asking Graph whose token it has takes "
+            f"{GRAPH_SECONDS:.1f} s.",
             f"Memory just after the start; `otn --help` takes {help_ms / rasa_help_ms:.2f} of `rasa --help`.",
             met(f"`otn --help` within {HELP_MS:.0f} ms", help_ms < HELP_MS),
         ],
