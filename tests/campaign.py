@@ -40,7 +40,7 @@ def settle(store: Store, answers: Answers, now: datetime) -> list[Answered]:
 
 
 def try_again(tx: Tx, broadcast_id: int, reasons: Collection[str], now: datetime) -> int:
-    """As `otn broadcasts retry` does, but in one transaction, and up to ROWS of each few parts."""
+    """As `otn broadcasts retry` does, but in one transaction, and no more than ROWS people of ten chunks."""
     return sum(
         broadcasts.retry(tx, broadcast_id, parts, reasons, who="ann", now=now)
         for parts in broadcasts.parts_to_retry(tx, broadcast_id)

@@ -971,6 +971,12 @@ async def test_whoever_chose_a_person_in_a_narrow_window_goes_on_in_the_message_
         await expect(faults).to_be_focused()
 
 
+async def test_whoever_clicked_a_button_that_is_gone_goes_on_in_the_message_field(chat: Chat) -> None:
+    await chat.page.get_by_role("button", name="do you have the canvas backpack?").click()
+    await expect(chat.page.locator("#empty")).to_be_hidden()
+    await expect(chat.page.get_by_label("Message", exact=True)).to_be_focused()
+
+
 async def test_a_finger_does_not_bring_the_keyboard_up(browser: Browser) -> None:
     async with open_chat(browser, viewport=NARROW, has_touch=True) as chat:
         await chat.page.get_by_role("button", name="do you have the canvas backpack?").tap()
