@@ -232,7 +232,8 @@ class Outbox:
             await self._deliver(await self._queue.get())
 
     async def _deliver(self, parcel: Parcel) -> None:
-        started, subscription = self._state.monotonic(), self._subscription_of(parcel)
+        started = self._state.monotonic()
+        subscription = parcel.page_id, self._state.subscription(parcel.page_id)
         headers = {
             "Content-Type": "application/json",
             SIGNATURE_HEADER: sign(self._state.config.app_secret, parcel.raw),
@@ -285,9 +286,6 @@ class Outbox:
             self._queue.put_nowait(parcel)
         else:
             self._give_up(parcel, "the app was unsubscribed from the Page")
-
-    def _subscription_of(self, parcel: Parcel) -> tuple[str, int]:
-        return parcel.page_id, self._state.subscription(parcel.page_id)
 
     def _give_up(self, parcel: Parcel, note: str, *, unsubscribed: bool = False) -> None:
         psids = dict.fromkeys(event.psid for event in parcel.events)
